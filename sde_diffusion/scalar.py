@@ -1,0 +1,95 @@
+"""Elementary functions of a coefficient: a Python float or a float64 tensor.
+
+Schedules and solvers compute with numbers that are known before any sample is seen. As floats
+they cost a microsecond each; as tensors, gradients flow through them (to the times of a grid,
+to the parameters of a schedule). The functions below take either and answer in kind, with
+limits in place of exceptions: log 0 = -inf, 1/0 = inf, exp of a large number = inf.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+Scalar = float | Tensor
+
+
+def exp(x: Scalar) -> Scalar:
+    """e^x; inf on overflow."""
+    if isinstance(x, Tensor):
+        return torch.exp(x)
+    return math.exp(x) if x < 709.0 else math.inf
+
+
+def expm1(x: Scalar) -> Scalar:
+    """e^x - 1, without cancellation near 0; inf on overflow, -1 at -inf."""
+    if isinstance(x, Tensor):
+        return torch.expm1(x)
+    return math.expm1(x) if x < 709.0 else math.inf
+
+
+def log(x: Scalar) -> Scalar:
+    """Natural logarithm; -inf at 0, NaN below."""
+    if isinstance(x, Tensor):
+        return torch.log(x)
+    if x > 0:
+        return math.log(x)
+    return -math.inf if x == 0 else math.nan
+
+
+def log1p(x: Scalar) -> Scalar:
+    """log(1 + x) for x > -1, without cancellation near 0."""
+    return torch.log1p(x) if isinstance(x, Tensor) else math.log1p(x)
+
+
+def sqrt(x: Scalar) -> Scalar:
+    """Square root; NaN below 0."""
+    if isinstance(x, Tensor):
+        return torch.sqrt(x)
+    return math.sqrt(x) if x >= 0 else math.nan
+
+
+def cos(x: Scalar) -> Scalar:
+    """Cosine."""
+    return torch.cos(x) if isinstance(x, Tensor) else math.cos(x)
+
+
+def sin(x: Scalar) -> Scalar:
+    """Sine."""
+    return torch.sin(x) if isinstance(x, Tensor) else math.sin(x)
+
+
+def tan(x: Scalar) -> Scalar:
+    """Tangent."""
+    return torch.tan(x) if isinstance(x, Tensor) else math.tan(x)
+
+
+def acos(x: Scalar) -> Scalar:
+    """Inverse cosine, in [0, pi]."""
+    return torch.acos(x) if isinstance(x, Tensor) else math.acos(x)
+
+
+def asinh(x: Scalar) -> Scalar:
+    """Inverse hyperbolic sine."""
+    return torch.asinh(x) if isinstance(x, Tensor) else math.asinh(x)
+
+
+def softplus(x: Scalar) -> Scalar:
+    """log(1 + e^x), without overflow."""
+    if isinstance(x, Tensor):
+        return torch.logaddexp(x, torch.zeros_like(x))
+    return x + math.log1p(math.exp(-x)) if x > 0 else math.log1p(exp(x))
+
+
+def ratio(x: Scalar, y: Scalar) -> Scalar:
+    """x / y for x > 0, y >= 0; inf at y = 0."""
+    if isinstance(y, Tensor) or y != 0:
+        return x / y
+    return x * math.inf
+
+
+def constant_like(t: Scalar, value: float) -> Scalar:
+    """The constant function `value`, in the kind (and shape) of t."""
+    return torch.full_like(t, value) if isinstance(t, Tensor) else value
