@@ -66,10 +66,11 @@ class Tabulated(Schedule):
         if isinstance(t, Tensor):
             cell = (t.detach() * n).long().clamp(0, n - 1)
             a, b, c, d = self._cubics.to(t)[cell].unbind(-1)
+            u = t - cell.to(t.dtype) / n
         else:
             cell = min(max(int(t * n), 0), n - 1)
             a, b, c, d = self._rows[cell]
-        u = t - cell / n
+            u = t - cell / n
         return ((a * u + b) * u + c) * u + d
 
     def sigma(self, t: Scalar) -> Scalar:
