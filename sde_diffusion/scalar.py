@@ -84,7 +84,7 @@ def softplus(x: Scalar) -> Scalar:
 
 
 def ratio(x: Scalar, y: Scalar) -> Scalar:
-    """x / y for x > 0, y >= 0; inf at y = 0."""
+    """x / y for y >= 0; inf, -inf or NaN by the sign of x at y = 0."""
     if isinstance(y, Tensor) or y != 0:
         return x / y
     return x * math.inf

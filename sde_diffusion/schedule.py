@@ -36,8 +36,8 @@ class Schedule(ABC):
     """t -> (alpha_t, sigma_t), with f, g^2, lambda_t and t(lambda) derived from them.
 
     A subclass gives `alpha` and `sigma`, as functions of a float or of a tensor, and the range
-    of time. It may override `f`, `g2`, `half_log_snr` and `time_of` where closed forms exist;
-    otherwise they come from automatic differentiation and from bracketing.
+    of time. It may override `derivatives`, `f`, `g2`, `half_log_snr` and `time_of` by
+    closed forms; otherwise they come from automatic differentiation and from bracketing.
 
     Attributes:
         t_min: cleanest time; sigma may be 0 there.
@@ -74,8 +74,7 @@ class Schedule(ABC):
 
     def derivatives(self, t: Scalar) -> tuple[Scalar, Scalar]:
         """(d alpha_t/dt, d sigma_t/dt), by automatic differentiation."""
-        alpha_dot, sigma_dot = (_derivative(scale, t) for scale in (self.alpha, self.sigma))
-        return alpha_dot, sigma_dot
+        return _derivative(self.alpha, t), _derivative(self.sigma, t)
 
     def f(self, t: Scalar) -> Scalar:
         """Drift coefficient f(t) = d log alpha_t / dt of dx = f(t) x dt + g(t) dw."""
@@ -115,7 +114,7 @@ class Schedule(ABC):
             return self.t_max if lambda_ == lowest else self.t_min
         # Bracket where the curve is finite: atan keeps lambda = +-inf at the ends usable.
         target = math.atan(lambda_)
-        error = lambda t: math.atan(float(self.half_log_snr(t))) - target  # noqa: E731
+        error = lambda t: math.atan(float(self.half_log_snr(t))) - target
         coarse = brentq(error, self.t_min, self.t_max, xtol=1e-15, rtol=1e-14)
         slope = float(_derivative(self.half_log_snr, coarse))
         if not math.isfinite(slope) or slope == 0:
@@ -145,7 +144,8 @@ class Schedule(ABC):
             raise ValueError(f"t_min = {self.t_min} must be below t_max = {self.t_max}")
         if not self.t_min <= self.t_clean < self.t_max:
             raise ValueError(
-                f"t_clean = {self.t_clean} must lie in [t_min, t_max) = [{self.t_min}, {self.t_max})"
+                f"t_clean = {self.t_clean} must lie in [t_min, t_max), here "
+                f"[{self.t_min}, {self.t_max})"
             )
         times = np.linspace(self.t_min, self.t_max, points).tolist()
         previous = math.inf
@@ -203,7 +203,9 @@ class CustomSchedule(Schedule):
         return _through_tensor(self._sigma, t)
 
     def __repr__(self) -> str:
-        names = [getattr(fn, "__qualname__", type(fn).__name__) for fn in (self._alpha, self._sigma)]
+        names = [
+            getattr(fn, "__qualname__", type(fn).__name__) for fn in (self._alpha, self._sigma)
+        ]
         return f"CustomSchedule({names[0]}, {names[1]}, t_min={self.t_min}, t_max={self.t_max})"
 
 

@@ -30,6 +30,7 @@ from .scalar import (
     exp,
     expm1,
     log,
+    ratio,
     sin,
     softplus,
     sqrt,
@@ -43,14 +44,6 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _check_betas(beta_min: float, beta_max: float) -> None:
-    _require(
-        0 <= beta_min < beta_max < math.inf,
-        f"beta_min = {beta_min}, beta_max = {beta_max}: need 0 <= beta_min < beta_max < inf "
-        "(continuous time: the DDPM values 1e-4 and 0.02 at T = 1000 are 0.1 and 20 here)",
-    )
-
-
 def _check_sigmas(sigma_min: float, sigma_max: float) -> None:
     _require(
         0 < sigma_min < sigma_max < math.inf,
@@ -58,20 +51,27 @@ def _check_sigmas(sigma_min: float, sigma_max: float) -> None:
     )
 
 
-@dataclass(frozen=True)
-class VPLinear(Schedule):
-    r"""Variance-preserving, beta(t) = beta_min + t (beta_max - beta_min) on [0, 1].
+class _ClosedForm(Schedule):
+    """A schedule that knows f and g^2: alpha' = f alpha, sigma' = (g^2/2 + f sigma^2) / sigma."""
 
-    log alpha_t = -(beta_max - beta_min) t^2 / 4 - beta_min t / 2, sigma_t^2 = 1 - alpha_t^2,
-    f = -beta/2, g^2 = beta. The continuous limit of DDPM with beta_i = beta(i/N)/N. Song et al.
-    (2021), arXiv:2011.13456, eq. 32-33.
-    """
+    def derivatives(self, t: Scalar) -> tuple[Scalar, Scalar]:
+        (alpha_t, sigma_t), f = self(t), self.f(t)
+        return f * alpha_t, ratio(self.g2(t) / 2 + f * sigma_t**2, sigma_t)
+
+
+@dataclass(frozen=True)
+class _LinearBeta(_ClosedForm):
+    """alpha from beta(t) = beta_min + t (beta_max - beta_min); what VPLinear and SubVP share."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        _check_betas(self.beta_min, self.beta_max)
+        _require(
+            0 <= self.beta_min < self.beta_max < math.inf,
+            f"beta_min = {self.beta_min}, beta_max = {self.beta_max}: need 0 <= beta_min < "
+            "beta_max < inf (in continuous time; DDPM's 1e-4 and 0.02 at T = 1000 are 0.1 and 20)",
+        )
 
     def beta(self, t: Scalar) -> Scalar:
         """beta(t), per unit of time."""
@@ -84,11 +84,27 @@ class VPLinear(Schedule):
     def alpha(self, t: Scalar) -> Scalar:
         return exp(self.log_alpha(t))
 
-    def sigma(self, t: Scalar) -> Scalar:
-        return sqrt(-expm1(2 * self.log_alpha(t)))
-
     def f(self, t: Scalar) -> Scalar:
         return -self.beta(t) / 2
+
+    def _time_of_log_alpha(self, minus_log_alpha: Scalar) -> Scalar:
+        """Positive root t of (beta_max - beta_min) t^2 / 4 + beta_min t / 2 = -log alpha."""
+        slope = self.beta_max - self.beta_min
+        root = sqrt(self.beta_min**2 + 4 * slope * minus_log_alpha)
+        return 4 * minus_log_alpha / (self.beta_min + root)
+
+
+@dataclass(frozen=True)
+class VPLinear(_LinearBeta):
+    r"""Variance-preserving, beta(t) = beta_min + t (beta_max - beta_min) on [0, 1].
+
+    log alpha_t = -(beta_max - beta_min) t^2 / 4 - beta_min t / 2, sigma_t^2 = 1 - alpha_t^2,
+    f = -beta/2, g^2 = beta. The continuous limit of DDPM with beta_i = beta(i/N)/N. Song et al.
+    (2021), arXiv:2011.13456, eq. 32-33.
+    """
+
+    def sigma(self, t: Scalar) -> Scalar:
+        return sqrt(-expm1(2 * self.log_alpha(t)))
 
     def g2(self, t: Scalar) -> Scalar:
         return self.beta(t)
@@ -98,26 +114,15 @@ class VPLinear(Schedule):
         return log_alpha - log(-expm1(2 * log_alpha)) / 2
 
     def time_of(self, lambda_: Scalar) -> Scalar:
-        return _time_of_log_alpha(self, softplus(-2 * lambda_) / 2)
+        return self._time_of_log_alpha(softplus(-2 * lambda_) / 2)
 
 
 @dataclass(frozen=True)
-class SubVP(Schedule):
+class SubVP(_LinearBeta):
     """Sub-variance-preserving: alpha of `VPLinear`, sigma_t = 1 - alpha_t^2.
 
     f = -beta/2, g^2 = beta (1 - alpha^4). Song et al. (2021), arXiv:2011.13456, eq. 34.
     """
-
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-
-    def __post_init__(self) -> None:
-        _check_betas(self.beta_min, self.beta_max)
-
-    beta = VPLinear.beta
-    log_alpha = VPLinear.log_alpha
-    alpha = VPLinear.alpha
-    f = VPLinear.f
 
     def sigma(self, t: Scalar) -> Scalar:
         return -expm1(2 * self.log_alpha(t))
@@ -131,14 +136,7 @@ class SubVP(Schedule):
 
     def time_of(self, lambda_: Scalar) -> Scalar:
         # exp(lambda) = alpha / (1 - alpha^2) = 1 / (2 sinh(-log alpha))
-        return _time_of_log_alpha(self, asinh(exp(-lambda_) / 2))
-
-
-def _time_of_log_alpha(schedule: VPLinear | SubVP, minus_log_alpha: Scalar) -> Scalar:
-    """Positive root t of (beta_max - beta_min) t^2 / 4 + beta_min t / 2 = -log alpha."""
-    slope = schedule.beta_max - schedule.beta_min
-    root = sqrt(schedule.beta_min**2 + 4 * slope * minus_log_alpha)
-    return 4 * minus_log_alpha / (schedule.beta_min + root)
+        return self._time_of_log_alpha(asinh(exp(-lambda_) / 2))
 
 
 @dataclass(frozen=True)
@@ -170,6 +168,12 @@ class VPCosine(Schedule):
         theta_t, theta_0 = self._theta(t), self._theta(0.0)
         return sqrt(sin(theta_t - theta_0) * sin(theta_t + theta_0)) / math.cos(theta_0)
 
+    def derivatives(self, t: Scalar) -> tuple[Scalar, Scalar]:
+        alpha_t, sigma_t = self(t)
+        rate = math.pi / 2 / (1 + self.s) / math.cos(self._theta(0.0))
+        alpha_dot = -rate * sin(self._theta(t))
+        return alpha_dot, ratio(-alpha_t * alpha_dot, sigma_t)
+
     def f(self, t: Scalar) -> Scalar:
         return -tan(self._theta(t)) * (math.pi / 2 / (1 + self.s))
 
@@ -183,7 +187,7 @@ class VPCosine(Schedule):
 
 
 @dataclass(frozen=True)
-class VE(Schedule):
+class VE(_ClosedForm):
     """Variance-exploding: alpha = 1, sigma_t = sigma_min (sigma_max / sigma_min)^t on [0, 1].
 
     f = 0, g^2 = 2 sigma_t^2 log(sigma_max / sigma_min). Song et al. (2021), arXiv:2011.13456,
@@ -240,6 +244,9 @@ class EDM(Schedule):
 
     def sigma(self, t: Scalar) -> Scalar:
         return t * 1.0
+
+    def derivatives(self, t: Scalar) -> tuple[Scalar, Scalar]:
+        return constant_like(t, 0.0), constant_like(t, 1.0)
 
     def f(self, t: Scalar) -> Scalar:
         return constant_like(t, 0.0)

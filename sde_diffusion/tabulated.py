@@ -16,7 +16,7 @@ import torch
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-from .scalar import Scalar, sqrt
+from .scalar import Scalar, ratio, sqrt
 from .schedule import Schedule
 
 
@@ -62,20 +62,26 @@ class Tabulated(Schedule):
         return cls(np.cumprod(1.0 - table))
 
     def alpha(self, t: Scalar) -> Scalar:
-        n = self.timesteps
-        if isinstance(t, Tensor):
-            cell = (t.detach() * n).long().clamp(0, n - 1)
-            a, b, c, d = self._cubics.to(t)[cell].unbind(-1)
-            u = t - cell.to(t.dtype) / n
-        else:
-            cell = min(max(int(t * n), 0), n - 1)
-            a, b, c, d = self._rows[cell]
-            u = t - cell / n
+        u, (a, b, c, d) = self._cubic(t)
         return ((a * u + b) * u + c) * u + d
 
     def sigma(self, t: Scalar) -> Scalar:
         alpha_t = self.alpha(t)
         return sqrt((1.0 - alpha_t) * (1.0 + alpha_t))
+
+    def derivatives(self, t: Scalar) -> tuple[Scalar, Scalar]:
+        u, (a, b, c, _) = self._cubic(t)
+        alpha_dot = (3 * a * u + 2 * b) * u + c
+        return alpha_dot, ratio(-self.alpha(t) * alpha_dot, self.sigma(t))
+
+    def _cubic(self, t: Scalar) -> tuple[Scalar, Sequence[Scalar]]:
+        """Place within the cell of t, and the cell's coefficients, highest power first."""
+        n = self.timesteps
+        if isinstance(t, Tensor):
+            cells = (t.detach() * n).long().clamp(0, n - 1)
+            return t - cells.to(t.dtype) / n, self._cubics.to(t)[cells].unbind(-1)
+        cell = min(max(int(t * n), 0), n - 1)
+        return t - cell / n, self._rows[cell]
 
     def __repr__(self) -> str:
         first, last = self.alphas_cumprod[0], self.alphas_cumprod[-1]
@@ -92,11 +98,13 @@ def ddpm_linear(
 def ddpm_scaled_linear(
     timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
 ) -> Tabulated:
-    """Square roots of beta evenly spaced; latent diffusion, Rombach et al. 2022, arXiv:2112.10752."""
+    """Square roots of beta evenly spaced; Rombach et al. 2022, arXiv:2112.10752."""
     return Tabulated.from_betas(np.linspace(beta_start**0.5, beta_end**0.5, timesteps) ** 2)
 
 
-def ddpm_squared_cosine(timesteps: int = 1000, s: float = 0.008, beta_cap: float = 0.999) -> Tabulated:
+def ddpm_squared_cosine(
+    timesteps: int = 1000, s: float = 0.008, beta_cap: float = 0.999
+) -> Tabulated:
     """alphabar a squared cosine, betas capped; Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 17."""
     theta = (np.arange(timesteps + 1) / timesteps + s) / (1 + s) * np.pi / 2
     bars = np.cos(theta) ** 2
@@ -117,7 +125,7 @@ class ZeroTerminalSNR(Schedule):
     def __init__(self, base: Schedule) -> None:
         for t in (base.t_min, (base.t_min + base.t_max) / 2, base.t_max):
             alpha_t, sigma_t = base(t)
-            if abs(alpha_t**2 + sigma_t**2 - 1) > 1e-9:
+            if abs(float(alpha_t**2 + sigma_t**2) - 1) > 1e-9:
                 raise ValueError(
                     f"{base!r} has alpha^2 + sigma^2 = {alpha_t**2 + sigma_t**2:.6g} at "
                     f"t = {t:.4g}: zero-terminal-SNR rescaling needs a variance-preserving schedule"
@@ -136,6 +144,10 @@ class ZeroTerminalSNR(Schedule):
         # 1 - alpha' from 1 - alpha = sigma^2 / (1 + alpha): no cancellation near the clean end
         below_one = sigma_t * sigma_t / ((1.0 + alpha_t) * (1.0 - self._last))
         return sqrt(below_one * (1.0 + self.alpha(t)))
+
+    def derivatives(self, t: Scalar) -> tuple[Scalar, Scalar]:
+        alpha_dot = self.base.derivatives(t)[0] / (1.0 - self._last)
+        return alpha_dot, ratio(-self.alpha(t) * alpha_dot, self.sigma(t))
 
     def __repr__(self) -> str:
         return f"ZeroTerminalSNR({self.base!r})"

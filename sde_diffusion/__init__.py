@@ -1,0 +1,67 @@
+"""Diffusion models as continuous-time processes: one network, every solver.
+
+schedule -> f, g, lambda          denoiser: one network, however it was trained
+solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
+"""
+
+from . import adaptive, solvers, times
+from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser
+from .noise import IndependentNoise, Noise, PerSampleNoise
+from .plan import Form, Plan, Row, Trace
+from .run import Point, Trajectory, record, run
+from .sample import sample
+from .schedule import CustomSchedule, Schedule
+from .schedules import EDM, VE, FlowMatching, SubVP, VPCosine, VPLinear
+from .sde import ForwardSDE, ProbabilityFlowODE, ReverseSDE
+from .solvers import CLAIMS, SOLVERS, solver
+from .tabulated import (
+    Shifted,
+    Tabulated,
+    ZeroTerminalSNR,
+    ddpm_linear,
+    ddpm_scaled_linear,
+    ddpm_squared_cosine,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CLAIMS",
+    "EDM",
+    "SOLVERS",
+    "VE",
+    "CustomSchedule",
+    "Denoiser",
+    "FlowMatching",
+    "Form",
+    "ForwardSDE",
+    "FunctionDenoiser",
+    "IndependentNoise",
+    "NetworkDenoiser",
+    "Noise",
+    "PerSampleNoise",
+    "Plan",
+    "Point",
+    "ProbabilityFlowODE",
+    "ReverseSDE",
+    "Row",
+    "Schedule",
+    "Shifted",
+    "SubVP",
+    "Tabulated",
+    "Trace",
+    "Trajectory",
+    "VPCosine",
+    "VPLinear",
+    "ZeroTerminalSNR",
+    "adaptive",
+    "ddpm_linear",
+    "ddpm_scaled_linear",
+    "ddpm_squared_cosine",
+    "record",
+    "run",
+    "sample",
+    "solver",
+    "solvers",
+    "times",
+]

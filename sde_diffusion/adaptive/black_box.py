@@ -1,0 +1,167 @@
+"""Other people's ODE solvers on the probability-flow ODE: torchdiffeq and scipy.
+
+These choose their steps by looking at the sample, so they are no plans; they are functions
+(denoiser, x, times, **options) -> Solution. The ODE has no limit form at sigma = 0: where a grid
+ends there, they integrate to `schedule.t_clean` and take one DDIM step, x = alpha_s d, to the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+from torchdiffeq import odeint
+
+from ..denoise import Denoiser
+from ..names import unknown
+from ..run import check_state
+from ..scalar import Scalar
+from ..sde import ProbabilityFlowODE
+from ..times import check_grid
+
+TORCHDIFFEQ_METHODS = (
+    "dopri5",
+    "dopri8",
+    "bosh3",
+    "fehlberg2",
+    "adaptive_heun",
+    "tsit5",
+    "euler",
+    "midpoint",
+    "heun2",
+    "heun3",
+    "rk4",
+    "explicit_adams",
+    "implicit_adams",
+)
+SCIPY_METHODS = ("RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA")
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The last state, and how many network evaluations it took."""
+
+    x: Tensor
+    nfe: int
+
+
+def torchdiffeq(
+    denoiser: Denoiser,
+    x: Tensor,
+    times: Sequence[float] | Tensor,
+    method: str = "dopri5",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> Solution:
+    """Solve the probability-flow ODE with a method of torchdiffeq.
+
+    Chen, "torchdiffeq", 2018; with "dopri5", the sampler of Song et al. (2021), arXiv:2011.13456,
+    section 4.3. The error norm is over the whole batch, so a sample's result depends on its batch
+    within the tolerance.
+
+    Args:
+        denoiser: E[x_0 | x_t].
+        x: state at times[0], shape (batch, *event).
+        times: noisy to clean. Adaptive methods use the ends only; fixed-step methods ("euler",
+            "midpoint", "heun2", "heun3", "rk4", ...) step from point to point.
+        method: one of `TORCHDIFFEQ_METHODS`.
+        rtol, atol: tolerances of the adaptive methods.
+
+    Raises:
+        ValueError: unknown method, tolerance not positive, bad times or state.
+    """
+    _check(method, TORCHDIFFEQ_METHODS, rtol, atol)
+
+    def solve(ode: Callable[[Tensor, Tensor], Tensor], state: Tensor, grid: list[float]) -> Tensor:
+        points = torch.tensor(grid, dtype=state.dtype, device=state.device)
+        return odeint(ode, state, points, method=method, rtol=rtol, atol=atol)[-1]
+
+    return _integrate(denoiser, x, times, solve)
+
+
+def scipy(
+    denoiser: Denoiser,
+    x: Tensor,
+    times: Sequence[float] | Tensor,
+    method: str = "RK45",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> Solution:
+    """Solve the probability-flow ODE with `scipy.integrate.solve_ivp`, in float64 on the host.
+
+    With "RK45", the sampler of score_sde (Song et al. 2021, arXiv:2011.13456, section 4.3). The
+    network is asked in x's dtype.
+
+    Args:
+        denoiser: E[x_0 | x_t].
+        x: state at times[0], shape (batch, *event).
+        times: noisy to clean; only the ends are used.
+        method: one of `SCIPY_METHODS`.
+        rtol, atol: tolerances.
+
+    Raises:
+        ValueError: unknown method, tolerance not positive, bad times or state.
+        RuntimeError: if scipy gives up before the end.
+    """
+    _check(method, SCIPY_METHODS, rtol, atol)
+
+    def solve(ode: Callable[[Tensor, Tensor], Tensor], state: Tensor, grid: list[float]) -> Tensor:
+        def slope(t: float, y: np.ndarray) -> np.ndarray:
+            point = torch.from_numpy(y).to(state).reshape(state.shape)
+            return ode(t, point).double().cpu().numpy().reshape(-1)  # type: ignore[arg-type]
+
+        start = state.double().cpu().numpy().reshape(-1)
+        solution = solve_ivp(slope, (grid[0], grid[-1]), start, method=method, rtol=rtol, atol=atol)
+        if not solution.success:
+            raise RuntimeError(
+                f"scipy {method} stopped at t = {solution.t[-1]:.6g}: {solution.message}"
+            )
+        return torch.from_numpy(solution.y[:, -1]).to(state).reshape(state.shape)
+
+    return _integrate(denoiser, x, times, solve)
+
+
+ADAPTIVE: dict[str, Callable[..., Solution]] = {"torchdiffeq": torchdiffeq, "scipy": scipy}
+
+
+def _integrate(
+    denoiser: Denoiser,
+    x: Tensor,
+    times: Sequence[float] | Tensor,
+    solve: Callable[[Callable[[Tensor, Tensor], Tensor], Tensor, list[float]], Tensor],
+) -> Solution:
+    """To the end of the grid, or to t_clean and then by one denoising step to sigma = 0."""
+    check_state(x)
+    schedule = denoiser.schedule
+    grid = [float(t) for t in check_grid(schedule, times)]
+    calls = 0
+    flow = ProbabilityFlowODE(denoiser)
+
+    def ode(t: Scalar, state: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return flow.drift(state, float(t))
+
+    end, jump = grid[-1], bool(schedule.sigma(grid[-1]) == 0)
+    if jump:
+        grid = [t for t in grid if t > schedule.t_clean] + [schedule.t_clean]
+    with torch.no_grad():
+        state = x.to(torch.promote_types(x.dtype, torch.float32))
+        if len(grid) > 1:
+            state = solve(ode, state, grid)
+        if jump:
+            state = float(schedule.alpha(end)) * denoiser(state, grid[-1])
+    if not bool(torch.isfinite(state).all()):
+        raise FloatingPointError(f"the solution is not finite at t = {end:g}")
+    return Solution(state, calls + jump)
+
+
+def _check(method: str, known: tuple[str, ...], rtol: float, atol: float) -> None:
+    if method not in known:
+        raise ValueError(unknown("method", method, known))
+    if not (rtol > 0 and atol > 0):
+        raise ValueError(f"rtol = {rtol}, atol = {atol}: tolerances must be positive")

@@ -1,0 +1,287 @@
+r"""Denoisers: one network, whatever it predicts, seen as x_0, noise, velocity or score.
+
+With x = alpha x_0 + sigma eps, every prediction F of a network is an affine view of the same
+conditional mean d = E[x_0 | x]:
+
+    prediction   F estimates                   d =
+    "data"       x_0                           F
+    "noise"      eps                           (x - sigma F) / alpha
+    "velocity"   alpha eps - sigma x_0         (alpha x - sigma F) / (alpha^2 + sigma^2)
+    "flow"       alpha' x_0 + sigma' eps       (sigma' x - sigma F) / (alpha sigma' - sigma alpha')
+    "score"      grad log p_t                  (x + sigma^2 F) / alpha
+    "edm"        see Karras et al. 2022        c_skip x/alpha + c_out F(c_in x/alpha)
+
+Velocity: Salimans & Ho, "Progressive distillation", 2022, arXiv:2202.00512, section 4. Flow:
+Lipman et al. 2023, arXiv:2210.02747. Score: Tweedie's formula, Efron 2011. EDM: Karras et al.
+2022, arXiv:2206.00364, eq. 7 and table 1.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .names import look_up
+from .scalar import Scalar, log, sqrt
+from .schedule import Schedule
+
+
+class Denoiser(ABC):
+    """E[x_0 | x_t] as a function of (x, t); everything else about the process follows from it.
+
+    Attributes:
+        schedule: the alpha_t, sigma_t for which it is meant.
+    """
+
+    schedule: Schedule
+
+    @abstractmethod
+    def __call__(self, x: Tensor, t: Scalar) -> Tensor:
+        """d = E[x_0 | x_t = x].
+
+        Args:
+            x: states, shape (batch, *event).
+            t: time, a float, a 0-d tensor, or one time a sample, shape (batch,).
+        """
+
+    def noise(self, x: Tensor, t: Scalar) -> Tensor:
+        """E[eps | x_t = x] = (x - alpha_t d) / sigma_t; sigma_t > 0."""
+        alpha_t, sigma_t = (along(c, x) for c in self.schedule(t))
+        return (x - alpha_t * self(x, t)) / sigma_t
+
+    def score(self, x: Tensor, t: Scalar) -> Tensor:
+        """grad log p_t(x) = (alpha_t d - x) / sigma_t^2; sigma_t > 0."""
+        alpha_t, sigma_t = (along(c, x) for c in self.schedule(t))
+        return (alpha_t * self(x, t) - x) / sigma_t**2
+
+    def velocity(self, x: Tensor, t: Scalar) -> Tensor:
+        """v = alpha_t E[eps | x] - sigma_t E[x_0 | x] (Salimans & Ho 2022); sigma_t > 0."""
+        alpha_t, sigma_t = (along(c, x) for c in self.schedule(t))
+        d = self(x, t)
+        return alpha_t * (x - alpha_t * d) / sigma_t - sigma_t * d
+
+    def bind(self, times: Sequence[float], x: Tensor) -> list[Callable[[Tensor], Tensor]]:
+        """One function x -> d for each time, with all that can be prepared prepared."""
+        return [partial(self, t=t) for t in times]
+
+
+class FunctionDenoiser(Denoiser):
+    """A plain function (x, t) -> E[x_0 | x_t = x], with the schedule it is meant for."""
+
+    def __init__(self, function: Callable[[Tensor, Scalar], Tensor], schedule: Schedule) -> None:
+        self.function, self.schedule = function, schedule
+
+    def __call__(self, x: Tensor, t: Scalar) -> Tensor:
+        return self.function(x, t)
+
+
+class NetworkDenoiser(Denoiser):
+    """A network and how to read it.
+
+    Args:
+        network: a callable (x, label) -> tensor of x's shape; x is (batch, *event), label is
+            (batch,). Conditions are bound beforehand: `lambda x, t: unet(x, t, context).sample`.
+        schedule: the alpha_t, sigma_t that it was trained on.
+        prediction: "noise", "data", "velocity", "flow", "score" or "edm".
+        label: how the network is told the time: "time" (t), "timestep" (the nearest integer
+            0 .. N-1, int64), "fractional_timestep" (the same, not rounded), "sigma"
+            (sigma/alpha), "log_snr" (2 lambda), "edm" (log(sigma/alpha)/4), or a function of t.
+        timesteps: N for the two timestep labels; default: the schedule's own number.
+        sigma_data: standard deviation of the data, for "edm" prediction only.
+
+    Raises:
+        ValueError: unknown prediction or label; timestep labels without N.
+    """
+
+    def __init__(
+        self,
+        network: Callable[..., Any],
+        schedule: Schedule,
+        prediction: str = "noise",
+        label: str | Callable[[Scalar], Scalar] | None = None,
+        timesteps: int | None = None,
+        sigma_data: float = 0.5,
+    ) -> None:
+        if not callable(network):
+            raise TypeError(f"network must be callable as network(x, label), not {network!r}")
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"schedule must be a Schedule, not {type(schedule).__name__}")
+        if not (math.isfinite(sigma_data) and sigma_data > 0):
+            raise ValueError(f"sigma_data = {sigma_data} must be positive")
+        self.network, self.schedule, self.prediction = network, schedule, prediction
+        self.sigma_data = float(sigma_data)
+        self.timesteps = getattr(schedule, "timesteps", None) if timesteps is None else timesteps
+        self._affine = look_up("prediction", prediction, _AFFINE)
+        label = ("edm" if prediction == "edm" else "time") if label is None else label
+        self._label: Callable[[NetworkDenoiser, Scalar], Scalar]
+        self._label = _plain(label) if callable(label) else look_up("label", label, _LABELS)
+        self._rounded = label == "timestep"
+        if self._label is _timestep and not self.timesteps:
+            raise ValueError(
+                f"label {label!r} needs the number of timesteps the network knows, and "
+                f"{schedule!r} has none: pass timesteps=1000"
+            )
+        parameters = network.parameters() if isinstance(network, torch.nn.Module) else iter(())
+        parameter = next(parameters, None)
+        floating = parameter is not None and parameter.is_floating_point()
+        self.dtype = parameter.dtype if parameter is not None and floating else None
+        self.device = None if parameter is None else parameter.device
+
+    def __call__(self, x: Tensor, t: Scalar) -> Tensor:
+        c_in, a, b = (along(c, x) for c in self._coefficients(t))
+        output = self._ask(x if _is_one(c_in) else x * c_in, self._labels([t], x)[0])
+        return x * a + output * b
+
+    def bind(self, times: Sequence[float], x: Tensor) -> list[Callable[[Tensor], Tensor]]:
+        return [
+            partial(self._evaluate, label, tuple(map(float, self._coefficients(t))))
+            for t, label in zip(times, self._labels(times, x), strict=True)
+        ]
+
+    def _evaluate(self, label: Tensor, coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+        """a x + b F(c_in x) with as few passes over memory as the numbers allow."""
+        c_in, a, b = coefficients
+        output = self._ask(x if c_in == 1.0 else x * c_in, label)
+        if a == 0.0:
+            return output if b == 1.0 else output * b
+        return (output * b).add_(x, alpha=a)
+
+    def _ask(self, x: Tensor, label: Tensor) -> Tensor:
+        output = self.network(x if self.dtype in (None, x.dtype) else x.to(self.dtype), label)
+        if not isinstance(output, Tensor) or output.shape != x.shape:
+            raise ValueError(_wrong_output(output, x))
+        return output if output.dtype is x.dtype else output.to(x.dtype)
+
+    def _coefficients(self, t: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+        """(c_in, a, b) with d = a x + b F(c_in x)."""
+        alpha_t, sigma_t = self.schedule(t)
+        if not isinstance(t, Tensor):
+            if alpha_t == 0.0 and "alpha" in _UNDEFINED[self.prediction]:
+                raise ValueError(_undefined(self.prediction, "alpha", t))
+            if sigma_t == 0.0 and "sigma" in _UNDEFINED[self.prediction]:
+                raise ValueError(_undefined(self.prediction, "sigma", t))
+        return self._affine(self, t, alpha_t, sigma_t)
+
+    def _labels(self, times: Sequence[Scalar], x: Tensor) -> list[Tensor]:
+        """The network's labels, each of shape (batch,), moved to the device in one piece."""
+        labels = [self._label(self, t) for t in times]
+        if any(isinstance(label, Tensor) for label in labels):
+            table = torch.stack([torch.as_tensor(v).to("cpu", torch.float64) for v in labels])
+        else:
+            table = torch.tensor(labels, dtype=torch.float64)
+        if self._rounded:
+            table = table.round().long()
+        else:
+            table = table.to(torch.promote_types(self.dtype or x.dtype, torch.float32))
+        table = table.to(x.device).reshape(len(times), -1)
+        return list(table.expand(len(times), len(x)).unbind())
+
+
+def along(coefficient: Scalar, x: Tensor) -> Scalar:
+    """A coefficient that multiplies x: one a sample becomes (batch, 1, .., 1) in x's dtype."""
+    if not isinstance(coefficient, Tensor):
+        return coefficient
+    if coefficient.ndim and coefficient.shape != x.shape[:1]:
+        raise ValueError(
+            f"times of shape {tuple(coefficient.shape)} for states of shape {tuple(x.shape)}: "
+            "give one time, or one a sample"
+        )
+    return (
+        coefficient.to(x).reshape(-1, *[1] * (x.ndim - 1))
+        if coefficient.ndim
+        else coefficient.to(x)
+    )
+
+
+def _is_one(c: Scalar) -> bool:
+    return not isinstance(c, Tensor) and c == 1.0
+
+
+def _undefined(prediction: str, scale: str, t: float) -> str:
+    return (
+        f"{prediction} prediction says nothing of the data where {scale} = 0 (t = {t:g}): end the "
+        "grid inside (t_start or t_end), or use a network that predicts the data or the velocity"
+    )
+
+
+def _wrong_output(output: object, x: Tensor) -> str:
+    if isinstance(output, Tensor):
+        return (
+            f"the network returned shape {tuple(output.shape)} for states of shape "
+            f"{tuple(x.shape)}; it must return one number for each of the state's (a network "
+            "that also predicts variances: keep the first half of the channels)"
+        )
+    return (
+        f"the network returned {type(output).__name__}, not a tensor; wrap it, "
+        "e.g. network=lambda x, t: unet(x, t).sample"
+    )
+
+
+# Predictions: (denoiser, t, alpha, sigma) -> (c_in, a, b) with d = a x + b F(c_in x).
+
+_Affine = Callable[[NetworkDenoiser, Scalar, Scalar, Scalar], tuple[Scalar, Scalar, Scalar]]
+
+
+def _flow(
+    denoiser: NetworkDenoiser, t: Scalar, alpha: Scalar, sigma: Scalar
+) -> tuple[Scalar, Scalar, Scalar]:
+    alpha_dot, sigma_dot = denoiser.schedule.derivatives(t)
+    wronskian = alpha * sigma_dot - sigma * alpha_dot
+    return 1.0, sigma_dot / wronskian, -sigma / wronskian
+
+
+def _edm(
+    denoiser: NetworkDenoiser, t: Scalar, alpha: Scalar, sigma: Scalar
+) -> tuple[Scalar, Scalar, Scalar]:
+    rho, data = sigma / alpha, denoiser.sigma_data
+    total = rho * rho + data * data
+    return 1 / (alpha * sqrt(total)), data * data / (total * alpha), rho * data / sqrt(total)
+
+
+_AFFINE: dict[str, _Affine] = {
+    "data": lambda denoiser, t, alpha, sigma: (1.0, 0.0, 1.0),
+    "noise": lambda denoiser, t, alpha, sigma: (1.0, 1 / alpha, -sigma / alpha),
+    "velocity": lambda denoiser, t, alpha, sigma: (
+        1.0,
+        alpha / (alpha * alpha + sigma * sigma),
+        -sigma / (alpha * alpha + sigma * sigma),
+    ),
+    "flow": _flow,
+    "score": lambda denoiser, t, alpha, sigma: (1.0, 1 / alpha, sigma * sigma / alpha),
+    "edm": _edm,
+}
+_UNDEFINED = {
+    "data": (),
+    "noise": ("alpha",),
+    "velocity": (),
+    "flow": (),
+    "score": ("alpha",),
+    "edm": ("alpha", "sigma"),
+}
+
+
+def _timestep(denoiser: NetworkDenoiser, t: Scalar) -> Scalar:
+    """k with t = t_min + (t_max - t_min) (k + 1) / N."""
+    schedule = denoiser.schedule
+    count = denoiser.timesteps or 0  # given, or the constructor refused
+    return (t - schedule.t_min) / (schedule.t_max - schedule.t_min) * count - 1
+
+
+def _plain(function: Callable[[Scalar], Scalar]) -> Callable[[NetworkDenoiser, Scalar], Scalar]:
+    return lambda denoiser, t: function(t)
+
+
+_LABELS: dict[str, Callable[[NetworkDenoiser, Scalar], Scalar]] = {
+    "time": lambda denoiser, t: t,
+    "timestep": _timestep,
+    "fractional_timestep": _timestep,
+    "sigma": lambda denoiser, t: denoiser.schedule.rho(t),
+    "log_snr": lambda denoiser, t: 2 * denoiser.schedule.half_log_snr(t),
+    "edm": lambda denoiser, t: log(denoiser.schedule.rho(t)) / 4,
+}

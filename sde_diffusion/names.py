@@ -1,0 +1,24 @@
+"""Names given by a user, looked up with an error that says the nearest right one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """A sentence for an unknown name: what was given, the nearest right name, all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {what} {name!r}{hint} Known: {', '.join(names) or 'none'}"
+
+
+def look_up(what: str, name: str, table: Mapping[str, T]) -> T:
+    """table[name], or a ValueError with the nearest right name."""
+    if name not in table:
+        raise ValueError(unknown(what, name, table))
+    return table[name]

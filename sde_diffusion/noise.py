@@ -1,0 +1,125 @@
+"""Where the standard normal draws of a stochastic sampler come from.
+
+A source is a value: it holds seeds and is not changed by being used. For each run it opens a
+stream; the k-th draw of a stream is the same whenever the same source meets the same shape.
+Every draw comes with its interval (t, s), so that a source may be a Brownian path.
+"""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Draw = Callable[[Tensor, float, float], Tensor]
+"""(out, t, s) -> out, filled with standard normal numbers for the interval from t to s."""
+
+
+class Noise(ABC):
+    """A source of standard normal tensors of shape (batch, *event)."""
+
+    @abstractmethod
+    def start(self, out: Tensor) -> Tensor:
+        """Fill `out` with the draw that a sampling starts from."""
+
+    @abstractmethod
+    def stream(self, like: Tensor) -> Draw:
+        """A fresh stream of draws for states like `like`, independent of `start`."""
+
+
+class IndependentNoise(Noise):
+    """Plain draws on the state's own device.
+
+    Reproducible for the same seed, shape, dtype and kind of device; a different batch size gives
+    different noise (use `PerSampleNoise` where that matters).
+
+    Args:
+        seed: any non-negative integer below 2^63; None draws one from the system.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = secrets.randbits(63) if seed is None else _check_seed(seed)
+
+    def start(self, out: Tensor) -> Tensor:
+        return out.normal_(generator=_generator(self.seed, 0, out.device))
+
+    def stream(self, like: Tensor) -> Draw:
+        generator = _generator(self.seed, 1, like.device)
+        return lambda out, t, s: out.normal_(generator=generator)
+
+    def __repr__(self) -> str:
+        return f"IndependentNoise(seed={self.seed})"
+
+
+class PerSampleNoise(Noise):
+    """One seed a sample: a sample's noise does not depend on its batch or place in it.
+
+    Drawn on the CPU sample by sample and copied, so that every device sees the same numbers.
+
+    Args:
+        seeds: one non-negative integer below 2^63 for each sample of the batch.
+
+    Raises:
+        ValueError: if there are no seeds, or (when used) not one for each sample.
+    """
+
+    def __init__(self, seeds: Sequence[int] | Tensor) -> None:
+        values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
+        if not values:
+            raise ValueError("seeds is empty; give one seed for each sample")
+        self.seeds = tuple(_check_seed(seed) for seed in values)
+
+    def start(self, out: Tensor) -> Tensor:
+        return self._open(out, 0)(out, 0.0, 0.0)
+
+    def stream(self, like: Tensor) -> Draw:
+        return self._open(like, 1)
+
+    def _open(self, like: Tensor, stream: int) -> Draw:
+        if len(self.seeds) != len(like):
+            raise ValueError(
+                f"{len(self.seeds)} seeds for a batch of {len(like)}: give one for each sample"
+            )
+        generators = [_generator(seed, stream, torch.device("cpu")) for seed in self.seeds]
+        buffer = torch.empty(like.shape, dtype=like.dtype)
+
+        def draw(out: Tensor, t: float, s: float) -> Tensor:
+            for sample, generator in zip(buffer, generators, strict=True):
+                sample.normal_(generator=generator)
+            return out.copy_(buffer)
+
+        return draw
+
+    def __repr__(self) -> str:
+        return f"PerSampleNoise(<{len(self.seeds)} seeds>)"
+
+
+def noise_from(seed: int | Sequence[int] | Tensor | Noise | None) -> Noise:
+    """A source from what users write: one seed, one seed a sample, None, or a source."""
+    if isinstance(seed, Noise):
+        return seed
+    if seed is None or isinstance(seed, int | np.integer):
+        return IndependentNoise(seed)
+    if isinstance(seed, Sequence | Tensor) and not isinstance(seed, str):
+        return PerSampleNoise(seed)
+    raise TypeError(
+        f"seed = {seed!r}: give an integer, one integer for each sample, None or a Noise"
+    )
+
+
+def _check_seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed {seed!r} must be an integer")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed {seed} must lie in [0, 2^63)")
+    return int(seed)
+
+
+def _generator(seed: int, stream: int, device: torch.device) -> torch.Generator:
+    """A generator for (seed, stream); streams of one seed are unrelated."""
+    state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state) >> 1)

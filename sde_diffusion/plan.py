@@ -1,0 +1,406 @@
+r"""A sampler as a table: symbols, the trace that records them, and the `Plan`.
+
+A sampler whose times and coefficients are known before it sees a sample is a table. With states
+x_i, denoiser outputs d_j = E[x_0 | x_t] and standard normal draws z_k, each row says
+
+    x_i = sum_{i' < i} a_{i i'} x_{i'} + sum_j b_{ij} d_j + sum_k c_{ik} z_k,
+
+and whether the denoiser is asked at x_i. A solver writes its algorithm over symbols (`Form`);
+running that text once leaves a trace, the `Plan`. Coefficients are float64 throughout.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .files import write_atomic
+from .scalar import Scalar
+from .schedule import Schedule
+
+Symbol = tuple[str, int]
+KINDS = ("denoise", "stage", "store", "end")
+
+
+class Form:
+    """A sparse linear form over states x_i, outputs d_j and noises z_k; `+ - * /` by scalars."""
+
+    __slots__ = ("terms",)
+
+    def __init__(self, terms: dict[Symbol, Scalar]) -> None:
+        self.terms = terms
+
+    def __add__(self, other: Form | int) -> Form:
+        if isinstance(other, Form):
+            terms = dict(self.terms)
+            for symbol, c in other.terms.items():
+                terms[symbol] = terms[symbol] + c if symbol in terms else c
+            return Form(terms)
+        if isinstance(other, int) and other == 0:  # sum() starts from 0
+            return self
+        return NotImplemented
+
+    __radd__ = __add__
+
+    def __mul__(self, scalar: Scalar) -> Form:
+        if isinstance(scalar, Form):
+            raise TypeError(
+                "a product of two states or outputs is not linear, so it is no row of a plan; "
+                "write such a sampler as an ordinary function of (denoiser, x)"
+            )
+        return Form({symbol: c * scalar for symbol, c in self.terms.items()})
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, scalar: Scalar) -> Form:
+        return Form({symbol: c / scalar for symbol, c in self.terms.items()})
+
+    def __neg__(self) -> Form:
+        return self * -1.0
+
+    def __sub__(self, other: Form) -> Form:
+        return self + other * -1.0
+
+    def __repr__(self) -> str:
+        return write_terms(self.terms.items())
+
+
+@dataclass(frozen=True)
+class Row:
+    """One state of a plan: where it lies, what it is made of, whether the denoiser is asked there.
+
+    Attributes:
+        kind: "denoise" (a grid point, asked), "stage" (a trial point, asked), "store" (kept,
+            not asked) or "end".
+        t: the time at which the state lies.
+        x, d, z: coefficients on earlier states, denoiser outputs and noises. Row 0 has none: it
+            is the state that the plan starts from.
+    """
+
+    kind: str
+    t: float
+    x: Mapping[int, Scalar] = field(default_factory=dict)
+    d: Mapping[int, Scalar] = field(default_factory=dict)
+    z: Mapping[int, Scalar] = field(default_factory=dict)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the denoiser is asked at this state."""
+        return self.kind in ("denoise", "stage")
+
+    def terms(self) -> list[tuple[Symbol, Scalar]]:
+        """((symbol, index), coefficient) of every term."""
+        groups = (("x", self.x), ("d", self.d), ("z", self.z))
+        return [((name, i), c) for name, group in groups for i, c in group.items()]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sampler's whole table.
+
+    Attributes:
+        rows: the states in order; row 0 is the start, the last is the result.
+        noises: the interval (t, s) of each draw z_k.
+        name: the solver and its options, for people.
+        schedule: repr of the schedule it was made for; `run` refuses a denoiser of another.
+
+    Raises:
+        ValueError: if a row refers to what does not exist yet, or a coefficient is not finite.
+    """
+
+    rows: tuple[Row, ...]
+    noises: tuple[tuple[float, float], ...] = ()
+    name: str = "plan"
+    schedule: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.rows) < 2 or self.rows[-1].kind != "end" or self.rows[0].terms():
+            raise ValueError("a plan needs a start row without terms and an end row")
+        outputs = 0
+        for i, row in enumerate(self.rows):
+            if row.kind not in KINDS or (row.kind == "end" and i != len(self.rows) - 1):
+                raise ValueError(f"row {i} has kind {row.kind!r}; it must be one of {KINDS}")
+            if i and not row.terms():
+                raise ValueError(f"row {i} has no terms; only row 0 (the start) may be empty")
+            limits = {"x": i, "d": outputs, "z": len(self.noises)}
+            for (name, k), c in row.terms():
+                if not 0 <= k < limits[name]:
+                    raise ValueError(f"row {i} uses {name}{k}, which does not exist before it")
+                if not math.isfinite(_number(c)):
+                    raise ValueError(
+                        f"row {i} of {self.name} (t = {row.t:.6g}) has coefficient {_number(c)} on "
+                        f"{name}{k}: the method is singular there; move the grid's end inside "
+                        "(alpha and sigma both positive) or choose a solver that reaches it"
+                    )
+            outputs += row.asks
+
+    @cached_property
+    def nfe(self) -> int:
+        """Number of network evaluations."""
+        return sum(row.asks for row in self.rows)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the plan draws noise."""
+        return bool(self.noises)
+
+    @cached_property
+    def times(self) -> tuple[float, ...]:
+        """Times of the grid points: where the plan denoises on the grid, and its end."""
+        return tuple(row.t for row in self.rows if row.kind in ("denoise", "end"))
+
+    @cached_property
+    def asked_at(self) -> tuple[float, ...]:
+        """The time of each network evaluation, in order."""
+        return tuple(row.t for row in self.rows if row.asks)
+
+    @cached_property
+    def history(self) -> int:
+        """The most denoiser outputs that must be kept at once."""
+        last_use = {j: i for i, row in enumerate(self.rows) for j in row.d}
+        made = [i for i, row in enumerate(self.rows) if row.asks]
+        alive = [
+            sum(made[j] < i <= last for j, last in last_use.items()) for i in range(len(self.rows))
+        ]
+        return max(alive)
+
+    def matrix(self) -> Tensor:
+        """Every state the denoiser is asked at, and the end, over (x_T, d_0.., z_0..).
+
+        The intermediate states are unrolled, so two samplers are the same map if and only if
+        their matrices are equal (stochastic ones: up to an orthogonal change of the noises).
+
+        Returns:
+            float64 tensor, shape (nfe + 1, 1 + nfe + number of noises).
+        """
+        width = 1 + self.nfe + len(self.noises)
+        offset = {"d": 1, "z": 1 + self.nfe}
+        states: list[Tensor] = []
+        for i, row in enumerate(self.rows):
+            # A list of terms, then one sum: coefficients that carry gradients keep them.
+            line = torch.zeros(width, dtype=torch.float64)
+            if i == 0:
+                line[0] = 1.0
+            for k, c in row.x.items():
+                line = line + c * states[k]
+            for name, group in (("d", row.d), ("z", row.z)):
+                if group:
+                    index = torch.tensor([offset[name] + k for k in group])
+                    line = line.index_add(0, index, _stack(list(group.values())))
+            states.append(line)
+        kept = [line for line, row in zip(states, self.rows, strict=True) if row.kind != "store"]
+        return torch.stack(kept)
+
+    def equals(self, other: Plan, tolerance: float = 1e-9) -> bool:
+        """Whether both plans are the same sampler: same questions, same map, same noise law.
+
+        Compares the times asked, the unrolled coefficients on x_T and d, and the Gram matrix
+        C C^T of the noise coefficients, each relative to its row's largest entry. (`==` compares
+        the tables literally.)
+        """
+        if self.nfe != other.nfe:
+            return False
+        asked, other_asked = (p.asked_at + p.times[-1:] for p in (self, other))
+        for t, u in zip(asked, other_asked, strict=True):
+            if not math.isclose(t, u, rel_tol=tolerance, abs_tol=tolerance):
+                return False
+        a, b = self.matrix(), other.matrix()
+        n = 1 + self.nfe
+        scale = a[:, :n].abs().amax(1, keepdim=True).clamp(min=1e-300)
+        if ((a[:, :n] - b[:, :n]).abs() > tolerance * scale).any():
+            return False
+        gram_a, gram_b = a[:, n:] @ a[:, n:].T, b[:, n:] @ b[:, n:].T
+        return bool((gram_a - gram_b).abs().le(tolerance * scale * scale.T).all())
+
+    def law(
+        self,
+        schedule: Schedule,
+        mean: Tensor | float,
+        variance: Tensor | float,
+        start: tuple[Tensor | float, Tensor | float] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Exact mean and variance of the result on Gaussian data N(mean, variance), no sampling.
+
+        On such data d = mean + K_t (x - alpha_t mean) with K_t = alpha_t variance /
+        (alpha_t^2 variance + sigma_t^2), so every state is affine in x_T and the noises.
+
+        Args:
+            schedule: the schedule that the plan was made for.
+            mean, variance: of the data, elementwise; for a full covariance, in its eigenbasis.
+            start: mean and variance of x_T; default: the exact marginal at the first time.
+
+        Returns:
+            (mean, variance) of the last state, float64, in the broadcast shape of the inputs.
+        """
+        mu, v = torch.broadcast_tensors(
+            torch.as_tensor(mean, dtype=torch.float64),
+            torch.as_tensor(variance, dtype=torch.float64),
+        )
+        if (v < 0).any():
+            raise ValueError(f"variance = {v.min():.6g} is negative")
+        if start is None:
+            alpha_T, sigma_T = schedule(self.rows[0].t)
+            start = (alpha_T * mu, alpha_T**2 * v + sigma_T**2)
+        # Coefficients over (x_T, 1, z_0, ...): one leading axis, then the event.
+        width = 2 + len(self.noises)
+        basis = torch.eye(width, dtype=torch.float64).reshape(width, width, *[1] * mu.ndim)
+        basis = basis.expand(width, width, *mu.shape)
+        symbols = {("z", k): basis[2 + k] for k in range(len(self.noises))}
+        outputs = 0
+        for i, row in enumerate(self.rows):
+            state = basis[0] if i == 0 else torch.zeros_like(basis[0])
+            for symbol, c in row.terms():
+                state = state + c * symbols[symbol]
+            symbols["x", i] = state
+            if row.asks:
+                alpha_t, sigma_t = schedule(row.t)
+                gain = alpha_t * v / (alpha_t**2 * v + sigma_t**2)
+                symbols["d", outputs] = gain * state + (1 - gain * alpha_t) * mu * basis[1]
+                outputs += 1
+        start_mean, start_variance = (torch.as_tensor(v, dtype=torch.float64) for v in start)
+        slope, constant, noise = state[0], state[1], state[2:]
+        return slope * start_mean + constant, slope**2 * start_variance + (noise**2).sum(0)
+
+    def __str__(self) -> str:
+        kind = "stochastic" if self.stochastic else "deterministic"
+        lines = [
+            f"{self.name} on {self.schedule}" if self.schedule else self.name,
+            f"{len(self.times) - 1} steps, {self.nfe} network calls, "
+            f"history {self.history}, {kind}",
+            f"{'t':>10}  {'kind':<8}{'asks':<6}state",
+        ]
+        outputs = 0
+        for i, row in enumerate(self.rows):
+            asks, outputs = (f"d{outputs}", outputs + 1) if row.asks else ("", outputs)
+            state = write_terms(row.terms()) if i else "the start"
+            lines.append(f"{row.t:>10.6g}  {row.kind:<8}{asks:<6}x{i} = {state}")
+        if len(lines) > 40:
+            lines[20:-17] = [f"{'...':>10}  ({len(lines) - 37} rows)"]
+        return "\n".join(lines)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table as JSON, atomically; floats are kept to the last bit."""
+        rows = [
+            {
+                "kind": row.kind,
+                "t": float(row.t),
+                **{n: {str(k): _number(c) for k, c in getattr(row, n).items()} for n in "xdz"},
+            }
+            for row in self.rows
+        ]
+        header = {"format": "sde_diffusion.plan", "version": 1}
+        about = {"name": self.name, "schedule": self.schedule, "noises": self.noises}
+        text = json.dumps({**header, **about, "rows": rows}, indent=1, allow_nan=False)
+        write_atomic(path, text.encode())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Read a table written by `save`.
+
+        Raises:
+            ValueError: if the file is damaged, or is not a plan of this version.
+        """
+        try:
+            table = json.loads(Path(path).read_bytes())
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not JSON ({error}); it is damaged or no plan") from error
+        if not isinstance(table, dict) or table.get("format") != "sde_diffusion.plan":
+            raise ValueError(f"{path} is JSON but not a plan (no format 'sde_diffusion.plan')")
+        if table.get("version") != 1:
+            raise ValueError(f"{path} has plan version {table.get('version')!r}; this reads 1")
+        try:
+            rows = tuple(
+                Row(
+                    str(row["kind"]),
+                    float(row["t"]),
+                    *({int(k): float(c) for k, c in row[n].items()} for n in "xdz"),
+                )
+                for row in table["rows"]
+            )
+            noises = tuple((float(t), float(s)) for t, s in table["noises"])
+            return cls(rows, noises, str(table["name"]), str(table["schedule"]))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path} is a damaged plan: {error!r}") from error
+
+
+class Trace:
+    """Records the states that a solver's text builds; `end` gives the `Plan`.
+
+    Five verbs: `denoise` (a grid point), `stage` (a trial point inside a step), `store` (keep a
+    state without asking the network), `noise` (a standard normal draw that belongs to an
+    interval, so that it may come from one Brownian path) and `end`.
+    """
+
+    def __init__(self, t: Scalar) -> None:
+        self._rows = [Row("store", _number(t))]
+        self._noises: list[tuple[float, float]] = []
+        self._outputs = 0
+        self.x = Form({("x", 0): 1.0})
+
+    def denoise(self, x: Form, t: Scalar) -> tuple[Form, Form]:
+        """Ask the denoiser at grid point (x, t): (the state as one symbol, d = E[x_0 | x])."""
+        return self._ask("denoise", x, t)
+
+    def stage(self, x: Form, t: Scalar) -> tuple[Form, Form]:
+        """Ask the denoiser at a trial point inside a step."""
+        return self._ask("stage", x, t)
+
+    def store(self, x: Form, t: Scalar) -> Form:
+        """Keep a state without asking the denoiser there."""
+        return self._state("store", x, t)
+
+    def noise(self, t: Scalar, s: Scalar) -> Form:
+        """A standard normal draw for the interval from t to s."""
+        self._noises.append((_number(t), _number(s)))
+        return Form({("z", len(self._noises) - 1): 1.0})
+
+    def end(self, x: Form, t: Scalar, name: str = "plan", schedule: str = "") -> Plan:
+        """The plan that ends with state x at time t."""
+        self._state("end", x, t)
+        return Plan(tuple(self._rows), tuple(self._noises), name, schedule)
+
+    def _ask(self, kind: str, x: Form, t: Scalar) -> tuple[Form, Form]:
+        last = len(self._rows) - 1
+        if x.terms == {("x", last): 1.0} and self._rows[last].kind == "store":
+            row = self._rows[last]  # a state that is kept already: ask there
+            self._rows[last] = Row(kind, row.t, row.x, row.d, row.z)
+        else:
+            x = self._state(kind, x, t)
+        self._outputs += 1
+        return x, Form({("d", self._outputs - 1): 1.0})
+
+    def _state(self, kind: str, x: Form, t: Scalar) -> Form:
+        groups: dict[str, dict[int, Scalar]] = {"x": {}, "d": {}, "z": {}}
+        for (name, k), c in x.terms.items():
+            if isinstance(c, Tensor) or c != 0.0:
+                groups[name][k] = c
+        self._rows.append(Row(kind, _number(t), **groups))
+        return Form({("x", len(self._rows) - 1): 1.0})
+
+
+def write_terms(terms: Any) -> str:
+    """Terms as a person writes them: 0.98 x3 - 1.2e-05 d2."""
+    text = ""
+    for (name, k), c in terms:
+        number = _number(c)
+        sign = (" - " if number < 0 else " + ") if text else ("-" if number < 0 else "")
+        size = "" if abs(number) == 1.0 else f"{abs(number):.6g} "
+        text += f"{sign}{size}{name}{k}"
+    return text or "0"
+
+
+def _number(t: Scalar) -> float:
+    return float(t.detach()) if isinstance(t, Tensor) else float(t)
+
+
+def _stack(coefficients: list[Scalar]) -> Tensor:
+    return torch.stack([torch.as_tensor(c, dtype=torch.float64) for c in coefficients])

@@ -1,0 +1,330 @@
+"""The engine: runs every plan, and does not know which solver made it.
+
+One loop over the compiled rows: draw, combine in place, ask the denoiser. States are float32 or
+wider, coefficients are Python floats, and nothing in the loop reads a value back from the device:
+whether a run stayed finite is asked once, at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .denoise import Denoiser
+from .noise import Noise, noise_from
+from .plan import Plan
+from .program import Program, compile_plan
+from .scalar import Scalar
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a callback sees at a grid point, before the denoiser is asked there.
+
+    Attributes:
+        index: number of the grid point, 0 (noisy) .. steps (clean).
+        steps: number of steps.
+        t: its time.
+        x: the state; return another tensor of this shape to continue from that instead.
+            The engine goes on to overwrite it: clone what you keep.
+        denoised: the last d = E[x_0 | x], a preview of the result; None at the first point.
+    """
+
+    index: int
+    steps: int
+    t: float
+    x: Tensor
+    denoised: Tensor | None
+
+
+Callback = Callable[[Point], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """All grid points of a run.
+
+    Attributes:
+        times: (steps + 1,), float64, noisy to clean.
+        states: (steps + 1, batch, *event).
+        denoised: (steps, batch, *event), d = E[x_0 | x] at all grid points but the last.
+    """
+
+    times: Tensor
+    states: Tensor
+    denoised: Tensor
+
+
+def run(
+    plan: Plan,
+    denoiser: Denoiser | Callable[[Tensor, Scalar], Tensor],
+    x: Tensor,
+    *,
+    noise: Noise | int | Sequence[int] | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+    grad: bool = False,
+) -> Tensor:
+    """Run a plan from state x at its first time to its last.
+
+    Args:
+        plan: any solver's table.
+        denoiser: a `Denoiser` for the plan's schedule, or a function (x, t) -> E[x_0 | x_t].
+        x: the starting state x_T, shape (batch, *event), floating; it is not changed. Half
+            precision is widened to float32.
+        noise: where a stochastic plan draws from: a `Noise`, a seed, one seed a sample, or None
+            for a seed from the system.
+        callback: called at every grid point; may return a new state.
+        progress: show a progress bar (needs the extra "bench").
+        grad: keep the autograd graph (and so all intermediate states); otherwise none is made.
+
+    Returns:
+        The last state, shape (batch, *event).
+
+    Raises:
+        TypeError: x of integers.
+        ValueError: x empty, not finite, or on another device than the network; a denoiser of
+            another schedule; network output of a wrong shape; a callback's state likewise.
+        FloatingPointError: if the run leaves the finite numbers; says at which step and time.
+    """
+    x = _checked_start(plan, denoiser, x)
+    source = noise_from(noise)
+    program = _program(plan)
+
+    def execute(check: bool) -> Tensor:
+        with torch.set_grad_enabled(grad), _progress(plan, progress) as advance:
+            calls = _bind(denoiser, plan.asked_at, x)
+            watch = _Watch(plan, callback, advance, check)
+            return (_differentiable if grad else _in_place)(program, plan, calls, x, source, watch)
+
+    result = execute(check=False)
+    if not bool(torch.isfinite(result).all()):
+        execute(check=True)  # once more, looking at every step, to say where
+        raise FloatingPointError(
+            f"{plan.name}: the result is not finite, though a second run was; the network does "
+            "not answer the same question the same way twice"
+        )
+    return result
+
+
+def record(
+    plan: Plan,
+    denoiser: Denoiser | Callable[[Tensor, Scalar], Tensor],
+    x: Tensor,
+    *,
+    callback: Callback | None = None,
+    **options: Any,
+) -> Trajectory:
+    """Run a plan and keep every grid point; arguments as for `run`."""
+    states: list[Tensor] = []
+    denoised: list[Tensor] = []
+
+    def keep(point: Point) -> Tensor | None:
+        replacement = callback(point) if callback is not None else None
+        states.append((point.x if replacement is None else replacement).clone())
+        if point.denoised is not None:
+            denoised.append(point.denoised.clone())
+        return replacement
+
+    run(plan, denoiser, x, callback=keep, **options)
+    times = torch.tensor(plan.times, dtype=torch.float64)
+    return Trajectory(times, torch.stack(states), torch.stack(denoised))
+
+
+class _Watch:
+    """What happens at each step beside the arithmetic: callback, progress, the slow check."""
+
+    def __init__(
+        self, plan: Plan, callback: Callback | None, advance: Callable[[], None] | None, check: bool
+    ) -> None:
+        self.plan, self.callback, self.advance, self.check = plan, callback, advance, check
+        self.index, self.denoised = 0, None  # type: tuple[int, Tensor | None]
+        self.idle = callback is None and advance is None and not check
+
+    def at_state(self, row: int, grid: bool, x: Tensor) -> Tensor:
+        if self.check and not bool(torch.isfinite(x).all()):
+            raise FloatingPointError(self._where(row, "the state"))
+        if grid and self.callback is not None:
+            point = Point(
+                self.index, len(self.plan.times) - 1, self.plan.rows[row].t, x, self.denoised
+            )
+            x = _checked_replacement(self.callback(point), x)
+        self.index += grid
+        return x
+
+    def at_output(self, row: int, grid: bool, d: Tensor) -> None:
+        if self.check and not bool(torch.isfinite(d).all()):
+            raise FloatingPointError(self._where(row, "the network's output"))
+        if grid:
+            self.denoised = d
+        if self.advance is not None:
+            self.advance()
+
+    def _where(self, row: int, what: str) -> str:
+        asked = sum(r.asks for r in self.plan.rows[: row + 1])
+        return (
+            f"{self.plan.name}: {what} is not finite at t = {self.plan.rows[row].t:.6g}, step "
+            f"{max(self.index - (what != 'the state'), 0)} of {len(self.plan.times) - 1} (network "
+            f"call {asked} of {self.plan.nfe}); look at the network there, in its own precision"
+        )
+
+
+def _in_place(
+    program: Program,
+    plan: Plan,
+    calls: Sequence[Callable[[Tensor], Tensor]],
+    start: Tensor,
+    source: Noise,
+    watch: _Watch,
+) -> Tensor:
+    """The loop, writing each state over one that is no longer needed."""
+    slots: list[Any] = [None] * program.slots
+    slots[0] = start.clone()
+    draw = source.stream(start) if plan.stochastic else None
+    idle = watch.idle
+    for row, draws, target, origin, scale, adds, ask, output, grid, drop in program.steps:
+        for slot, t, s in draws:
+            if slots[slot] is None:
+                slots[slot] = torch.empty_like(start)
+            draw(slots[slot], t, s)  # type: ignore[misc]
+        x = slots[target]
+        if origin == target:
+            if scale != 1.0:
+                x.mul_(scale)
+        else:
+            if x is None:
+                x = slots[target] = torch.empty_like(start)
+            torch.mul(slots[origin], scale, out=x)
+        for slot, coefficient in adds:
+            x.add_(slots[slot], alpha=coefficient)
+        for slot in drop:
+            slots[slot] = None
+        if not idle:
+            replacement = watch.at_state(row, grid, x)
+            if replacement is not x:
+                x.copy_(replacement)
+        if ask >= 0:
+            d = calls[ask](x)
+            if d.data_ptr() == x.data_ptr():  # the network handed its input back
+                d = d.clone()
+            slots[output] = d
+            if not idle:
+                watch.at_output(row, grid, d)
+    return slots[program.result]
+
+
+def _differentiable(
+    program: Program,
+    plan: Plan,
+    calls: Sequence[Callable[[Tensor], Tensor]],
+    start: Tensor,
+    source: Noise,
+    watch: _Watch,
+) -> Tensor:
+    """The same rows out of place, for autograd; coefficients may carry gradients too."""
+    draw = source.stream(start) if plan.stochastic else None
+    symbols: dict[tuple[str, int], Tensor] = {}
+    outputs = 0
+    for i, row in enumerate(plan.rows):
+        x = start
+        if i:
+            for k in row.z:
+                if ("z", k) not in symbols:
+                    symbols["z", k] = draw(torch.empty_like(start), *plan.noises[k])  # type: ignore[misc]
+            x = sum(c * symbols[symbol] for symbol, c in row.terms())  # type: ignore[assignment]
+        x = symbols["x", i] = watch.at_state(i, row.kind in ("denoise", "end"), x)
+        if row.asks:
+            symbols["d", outputs] = calls[outputs](x)
+            watch.at_output(i, row.kind == "denoise", symbols["d", outputs])
+            outputs += 1
+    return x
+
+
+def _program(plan: Plan) -> Program:
+    """The plan's compiled form, made once and kept with it (it holds no tensors)."""
+    if "_program" not in plan.__dict__:
+        plan.__dict__["_program"] = compile_plan(plan)
+    return plan.__dict__["_program"]
+
+
+def _bind(
+    denoiser: Denoiser | Callable[[Tensor, Scalar], Tensor], times: Sequence[float], x: Tensor
+) -> list[Callable[[Tensor], Tensor]]:
+    if isinstance(denoiser, Denoiser):
+        return denoiser.bind(times, x)
+    return [lambda state, t=t: denoiser(state, t) for t in times]  # type: ignore[misc]
+
+
+def _checked_start(
+    plan: Plan, denoiser: Denoiser | Callable[[Tensor, Scalar], Tensor], x: Tensor
+) -> Tensor:
+    check_state(x)
+    device = getattr(denoiser, "device", None)
+    if device is not None and device != x.device:
+        raise ValueError(
+            f"the network is on {device} and the state on {x.device}: move one of them"
+        )
+    schedule = getattr(denoiser, "schedule", None)
+    if schedule is not None and plan.schedule and repr(schedule) != plan.schedule:
+        raise ValueError(
+            f"the plan was made for {plan.schedule} and the denoiser is for {schedule!r}: make the "
+            "plan with the denoiser's schedule"
+        )
+    return (
+        x.detach()
+        if x.dtype.itemsize >= 4 and not x.requires_grad
+        else x.to(torch.promote_types(x.dtype, torch.float32))
+    )
+
+
+def check_state(x: Tensor) -> None:
+    """Raise unless x is a non-empty, finite, real floating tensor of shape (batch, *event)."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"the state must be a tensor, not {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"the state has dtype {x.dtype}; it must be floating: x.float()")
+    if x.ndim < 1 or x.numel() == 0:
+        raise ValueError(f"the state has shape {tuple(x.shape)}: an empty batch has no samples")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("the state to start from is not finite")
+
+
+def _checked_replacement(replacement: Tensor | None, x: Tensor) -> Tensor:
+    if replacement is None:
+        return x
+    if replacement.shape != x.shape or not replacement.is_floating_point():
+        raise ValueError(
+            f"the callback returned shape {tuple(replacement.shape)}, dtype {replacement.dtype} "
+            f"for a state of shape {tuple(x.shape)}, dtype {x.dtype}; return None to leave it"
+        )
+    return replacement.to(x)
+
+
+class _progress:
+    """`with` gives a function that advances a progress bar by one network call, or None."""
+
+    def __init__(self, plan: Plan, show: bool) -> None:
+        self.bar: Any = None
+        if show:
+            try:
+                from rich.progress import Progress
+            except ImportError as error:
+                raise ImportError(
+                    "progress=True needs rich: pip install 'sde_diffusion[bench]'"
+                ) from error
+            self.bar = Progress(transient=True)
+            self.task = self.bar.add_task(plan.name, total=plan.nfe)
+
+    def __enter__(self) -> Callable[[], None] | None:
+        if self.bar is None:
+            return None
+        self.bar.start()
+        return lambda: self.bar.advance(self.task)
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()

@@ -1,0 +1,145 @@
+"""The front door: samples from a denoiser in one line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .adaptive import ADAPTIVE
+from .denoise import Denoiser
+from .names import look_up, unknown
+from .noise import Noise, noise_from
+from .plan import Plan
+from .run import Callback, run
+from .schedule import Schedule
+from .solvers import SOLVERS
+from .times import GRIDS, check_grid, check_steps
+
+
+def sample(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    *,
+    solver: str | Plan | Callable[..., Plan] = "dpm_solver_pp_2m",
+    steps: int = 20,
+    times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor = "default",
+    seed: int | Sequence[int] | Noise | None = None,
+    start: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Tensor:
+    """Draw samples: x_T ~ N(0, sigma_T^2 I), then the solver from noisy to clean.
+
+    Args:
+        denoiser: a network and how to read it (`NetworkDenoiser`), or any `Denoiser`.
+        shape: (batch, *event).
+        solver: a name of `SOLVERS` or `ADAPTIVE`, a solver function of one's own
+            (schedule, times, **options) -> Plan, or a `Plan`.
+        steps: number of steps of the grid; ignored where `times` are given or the solver chooses.
+        times: a name of `times.GRIDS`, a function (schedule, steps) -> times, or the times.
+        seed: one seed, or one a sample (then a sample does not depend on its batch), a `Noise`, or
+            None for one from the system.
+        start: x_T of one's own, in place of the draw.
+        dtype: of the states; float32 or float64.
+        device: of the states; default: the network's.
+        callback: called at every grid point of a plan (see `run.Point`).
+        progress: show a progress bar (needs the extra "bench").
+        options: of the solver, e.g. eta=0.5 for "ddim", method="RK45" for "scipy".
+
+    Returns:
+        Samples at the last time, shape `shape`.
+
+    Raises:
+        ValueError, TypeError: an unknown solver, option or grid (with the nearest right name), a
+            bad shape, grid or seed, or a grid whose start is not noise while no `start` is given.
+        FloatingPointError: if the run leaves the finite numbers.
+    """
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(
+            f"sample needs a Denoiser, not {type(denoiser).__name__}; say how to read the network: "
+            "NetworkDenoiser(network, schedule, prediction='noise')"
+        )
+    schedule = denoiser.schedule
+    method = _method(solver)
+    _check_options(method, options)
+    grid = solver.times if isinstance(solver, Plan) else _grid(schedule, steps, times)
+    noise = noise_from(seed)
+    x = _start(denoiser, tuple(shape), grid[0], noise, start, dtype, device)
+    if method in ADAPTIVE.values():
+        if callback is not None or progress:
+            raise ValueError(f"{solver!r} chooses its own steps: no callback, no progress bar")
+        return method(denoiser, x, grid, **options).x
+    plan = solver if isinstance(solver, Plan) else method(schedule, grid, **options)
+    return run(plan, denoiser, x, noise=noise, callback=callback, progress=progress)
+
+
+def _method(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
+    if isinstance(solver, str):
+        return look_up("solver", solver, {**SOLVERS, **ADAPTIVE})
+    if isinstance(solver, Plan):
+        return lambda: solver
+    if not callable(solver):
+        raise TypeError(f"solver = {solver!r}: give a name, a function to a Plan, or a Plan")
+    return solver
+
+
+def _check_options(method: Callable[..., Any], options: dict[str, Any]) -> None:
+    parameters = inspect.signature(method).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    own = list(inspect.signature(sample).parameters)[2:-1]
+    known = {p.name for p in parameters} - {"schedule", "times", "denoiser", "x"}
+    for option in options:
+        if option not in known:
+            name = getattr(method, "__name__", "the solver")
+            raise TypeError(unknown(f"option of sample with {name}", option, [*known, *own]))
+
+
+def _grid(
+    schedule: Schedule,
+    steps: int,
+    times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor,
+) -> Sequence[float]:
+    if isinstance(times, str):
+        times = look_up("grid", times, GRIDS)
+    if callable(times):
+        check_steps(steps)
+        times = times(schedule, steps)
+    return [float(t) for t in check_grid(schedule, times)]
+
+
+def _start(
+    denoiser: Denoiser,
+    shape: tuple[int, ...],
+    t: float,
+    noise: Noise,
+    start: Tensor | None,
+    dtype: torch.dtype,
+    device: torch.device | str | None,
+) -> Tensor:
+    if not shape or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):
+        raise ValueError(f"shape = {shape} must be (batch, *event), every size at least 1")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"dtype = {dtype}: states are float32 or float64, whatever the network's dtype"
+        )
+    if start is not None:
+        if tuple(start.shape) != shape:
+            raise ValueError(f"start has shape {tuple(start.shape)}, but shape = {shape}")
+        return start if device is None else start.to(device)
+    alpha_t, sigma_t = denoiser.schedule(t)
+    if alpha_t > sigma_t:
+        raise ValueError(
+            f"the grid starts at t = {t:g}, where the signal ({alpha_t:.3g}) exceeds the noise "
+            f"({sigma_t:.3g}): pure noise is no sample there; pass start=x_t"
+        )
+    where = device if device is not None else getattr(denoiser, "device", None)
+    return noise.start(torch.empty(shape, dtype=dtype, device=where)) * sigma_t

@@ -1,0 +1,29 @@
+"""Solvers: pure functions (schedule, times, **options) -> Plan, one family a file.
+
+`SOLVERS` lists them by name, `CLAIMS` what each says of itself.
+"""
+
+from .ddim import ddim, ddpm
+from .dpm import dpm_solver_1, dpm_solver_pp_2m
+from .euler_maruyama import euler_maruyama
+from .runge_kutta import TABLEAUX, Tableau, euler, heun, midpoint, rk4, runge_kutta
+from .solver import CLAIMS, SOLVERS, Claims, solver
+
+__all__ = [
+    "CLAIMS",
+    "SOLVERS",
+    "TABLEAUX",
+    "Claims",
+    "Tableau",
+    "ddim",
+    "ddpm",
+    "dpm_solver_1",
+    "dpm_solver_pp_2m",
+    "euler",
+    "euler_maruyama",
+    "heun",
+    "midpoint",
+    "rk4",
+    "runge_kutta",
+    "solver",
+]

@@ -1,0 +1,93 @@
+r"""DDPM and DDIM: the discrete process, on any grid of any schedule.
+
+With h = lambda_s - lambda_t, the posterior of the forward process given x_0 is
+
+    x_s | x_t, x_0 ~ N((sigma_s/sigma_t) e^{-h} x_t + alpha_s (1 - e^{-2h}) x_0,
+                       sigma_s^2 (1 - e^{-2h}) I),
+
+for every alpha and sigma, not only variance-preserving ones. DDPM puts d = E[x_0 | x_t] in the
+place of x_0; DDIM mixes that posterior with the deterministic map, by eta.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from ..names import look_up
+from ..plan import Plan, Trace
+from ..scalar import Scalar, expm1, sqrt
+from ..schedule import Schedule
+from .solver import solver
+
+
+@solver(order=1, point_exact=True, variants=[{"eta": 0.5}, {"eta": 1.0}])
+def ddim(schedule: Schedule, times: list[Scalar], eta: float = 0.0) -> Plan:
+    """Denoising diffusion implicit models.
+
+    x_s = alpha_s d + sigma_s sqrt(1 - tau) eps + sigma_s sqrt(tau) z with
+    eps = (x_t - alpha_t d) / sigma_t and tau = eta^2 (1 - e^{-2h}).
+
+    Song et al., "Denoising diffusion implicit models", 2021, arXiv:2010.02502, eq. 12 and 16
+    (there for alpha^2 + sigma^2 = 1).
+
+    Args:
+        schedule: alpha_t, sigma_t.
+        times: noisy to clean; the end may have sigma = 0, the start alpha = 0.
+        eta: in [0, 1]; 0 is deterministic (and equals DPM-Solver-1), 1 equals DDPM with the
+            posterior variance.
+
+    Raises:
+        ValueError: if eta lies outside [0, 1].
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta = {eta} must lie in [0, 1]: 0 is deterministic, 1 is DDPM")
+    trace = Trace(times[0])
+    x = trace.x
+    for t, s in pairwise(times):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        x, d = trace.denoise(x, t)
+        tau = eta**2 * (1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2)
+        x = alpha_s * d + sigma_s * sqrt(1 - tau) / sigma_t * (x - alpha_t * d)
+        if eta and sigma_s > 0:
+            x = x + sigma_s * sqrt(tau) * trace.noise(t, s)
+    return trace.end(x, times[-1])
+
+
+@solver(order=1, point_exact=False, variants=[{"variance": "posterior"}])
+def ddpm(schedule: Schedule, times: list[Scalar], variance: str = "beta") -> Plan:
+    """Ancestral sampling of denoising diffusion probabilistic models.
+
+    x_s = (sigma_s/sigma_t) e^{-h} x_t + alpha_s (1 - e^{-2h}) d + sqrt(v) z, with one of the two
+    variances of the paper (no noise in a step to sigma = 0, as there):
+
+        "posterior"   v = betatilde = sigma_s^2 (1 - e^{-2h})          (exact for a point)
+        "beta"        v = beta = sigma_{t|s}^2 = sigma_t^2 (1 - e^{-2h})   (VP, white data)
+
+    Ho et al., "Denoising diffusion probabilistic models", 2020, arXiv:2006.11239, eq. 6-7,
+    section 3.2 and algorithm 2. On a grid that leaves out steps of the discrete process,
+    beta is that of the longer step, 1 - alphabar_t / alphabar_s.
+
+    Args:
+        schedule: alpha_t, sigma_t.
+        times: noisy to clean; the end may have sigma = 0.
+        variance: "posterior" or "beta".
+
+    Raises:
+        ValueError: if the variance is neither.
+    """
+    scale_of = {
+        "posterior": lambda sigma_t, sigma_s: sigma_s,
+        "beta": lambda sigma_t, sigma_s: sigma_t,
+    }
+    scale = look_up("variance", variance, scale_of)
+    trace = Trace(times[0])
+    x = trace.x
+    for t, s in pairwise(times):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        x, d = trace.denoise(x, t)
+        shrink = alpha_t * sigma_s / (alpha_s * sigma_t)  # e^{-h}
+        gain = -expm1(2 * (schedule.half_log_snr(t) - schedule.half_log_snr(s)))  # 1 - e^{-2h}
+        x = sigma_s / sigma_t * shrink * x + alpha_s * gain * d
+        if sigma_s > 0:
+            x = x + scale(sigma_t, sigma_s) * sqrt(gain) * trace.noise(t, s)
+    return trace.end(x, times[-1])

@@ -1,0 +1,102 @@
+"""What makes a function a solver: the decorator that checks its door and enters it in the list.
+
+A solver is a pure function (schedule, times, **options) -> Plan. Its text handles a checked list
+of times and traces one algorithm; `@solver` adds what is the same for all: the grid is checked,
+unknown options are named with the nearest right one, the plan gets its name and schedule, and
+the function joins `SOLVERS`, from which tests and benchmarks enumerate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..names import unknown
+from ..plan import Plan
+from ..scalar import Scalar
+from ..schedule import Schedule
+from ..times import check_grid
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a solver says of itself, for tests to hold it to.
+
+    Attributes:
+        order: global order of convergence on smooth problems (weak order if stochastic), on a
+            grid that stays clear of sigma = 0.
+        point_exact: whether, for data concentrated in one point, every grid state has exactly the
+            mean alpha_t x_0 and the variance sigma_t^2 of the forward process.
+        variants: option sets, beside the defaults, under which the claims hold as well.
+    """
+
+    order: int
+    point_exact: bool
+    variants: tuple[dict[str, Any], ...] = ()
+
+
+SOLVERS: dict[str, Callable[..., Plan]] = {}
+CLAIMS: dict[str, Claims] = {}
+
+
+def solver(
+    order: int, point_exact: bool, variants: Sequence[dict[str, Any]] = ()
+) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
+    """Enter a function (schedule, times, **options) -> Plan in the list of solvers."""
+
+    def enter(method: Callable[..., Plan]) -> Callable[..., Plan]:
+        name = method.__name__
+        defaults = _options(method)
+
+        @functools.wraps(method)
+        def checked(schedule: Schedule, times: Sequence[float] | Tensor, **options: Any) -> Plan:
+            if not isinstance(schedule, Schedule):
+                raise TypeError(
+                    f"{name} needs a Schedule first, not {type(schedule).__name__}; "
+                    f"write {name}(schedule, times)"
+                )
+            for option in options:
+                if option not in defaults:
+                    raise TypeError(unknown(f"option of {name}", option, defaults))
+            grid = check_grid(schedule, times)
+            try:
+                plan = method(schedule, grid, **options)
+            except ZeroDivisionError as error:
+                raise ValueError(_singular(name, schedule, grid)) from error
+            chosen = {**defaults, **options}
+            text = ", ".join(f"{key}={_short(value)}" for key, value in chosen.items())
+            return dataclasses.replace(plan, name=f"{name}({text})", schedule=repr(schedule))
+
+        SOLVERS[name] = checked
+        CLAIMS[name] = Claims(order, point_exact, tuple(variants))
+        return checked
+
+    return enter
+
+
+def _singular(name: str, schedule: Schedule, grid: list[Scalar]) -> str:
+    ends = [
+        f"{scale} = 0 at t = {float(t):g}"
+        for t in (grid[0], grid[-1])
+        for scale, value in zip(("alpha", "sigma"), schedule(t), strict=True)
+        if value == 0
+    ]
+    return (
+        f"{name} divides by zero on this grid ({', '.join(ends) or 'inside it'}): move that end "
+        "inside, e.g. with t_start or t_end of the grid, or take a solver that reaches it (ddim)"
+    )
+
+
+def _options(method: Callable[..., Plan]) -> dict[str, Any]:
+    parameters = list(inspect.signature(method).parameters.values())[2:]
+    return {p.name: p.default for p in parameters}
+
+
+def _short(value: Any) -> str:
+    return getattr(value, "name", None) or repr(value)
