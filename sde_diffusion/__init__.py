@@ -4,7 +4,7 @@ schedule -> f, g, lambda          denoiser: one network, however it was trained
 solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
 """
 
-from . import adaptive, solvers, times
+from . import adaptive, problems, solvers, times
 from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser
 from .noise import IndependentNoise, Noise, PerSampleNoise
 from .plan import Form, Plan, Row, Trace
@@ -58,6 +58,7 @@ __all__ = [
     "ddpm_linear",
     "ddpm_scaled_linear",
     "ddpm_squared_cosine",
+    "problems",
     "record",
     "run",
     "sample",

@@ -23,21 +23,9 @@ from ..scalar import Scalar
 from ..sde import ProbabilityFlowODE
 from ..times import check_grid
 
-TORCHDIFFEQ_METHODS = (
-    "dopri5",
-    "dopri8",
-    "bosh3",
-    "fehlberg2",
-    "adaptive_heun",
-    "tsit5",
-    "euler",
-    "midpoint",
-    "heun2",
-    "heun3",
-    "rk4",
-    "explicit_adams",
-    "implicit_adams",
-)
+_ADAPTIVE_STEPS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+_FIXED_STEPS = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams")
+TORCHDIFFEQ_METHODS = _ADAPTIVE_STEPS + _FIXED_STEPS
 SCIPY_METHODS = ("RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA")
 
 
@@ -77,8 +65,12 @@ def torchdiffeq(
     _check(method, TORCHDIFFEQ_METHODS, rtol, atol)
 
     def solve(ode: Callable[[Tensor, Tensor], Tensor], state: Tensor, grid: list[float]) -> Tensor:
-        points = torch.tensor(grid, dtype=state.dtype, device=state.device)
-        return odeint(ode, state, points, method=method, rtol=rtol, atol=atol)[-1]
+        points = torch.tensor(grid, dtype=torch.float64, device=state.device)
+        options = {}
+        if method in _ADAPTIVE_STEPS:  # else they step past the end, where sigma may not exist
+            points = points[[0, -1]]
+            options = {"step_t": points[-1:]}
+        return odeint(ode, state, points, method=method, rtol=rtol, atol=atol, options=options)[-1]
 
     return _integrate(denoiser, x, times, solve)
 

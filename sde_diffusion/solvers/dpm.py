@@ -45,7 +45,7 @@ def dpm_solver_1(schedule: Schedule, times: list[Scalar]) -> Plan:
 
 @solver(order=2, point_exact=True)
 def dpm_solver_pp_2m(schedule: Schedule, times: list[Scalar]) -> Plan:
-    """DPM-Solver++(2M): d linear in lambda through its last two values.
+    """DPM-Solver++(2M): d extrapolated to the middle of the step through its last two values.
 
     x_s = (sigma_s/sigma_t) x_t + alpha_s (1 - e^{-h}) [(1 + 1/(2r)) d - 1/(2r) d_prev],
     r = h_prev / h. The first step is of order 1, and so is a step to sigma = 0 or from

@@ -1,0 +1,365 @@
+r"""Test problems: data distributions with closed-form score, law and trajectories.
+
+Every problem here is a mixture of Gaussians, x_0 ~ sum_k w_k N(mu_k, C_k), because noising keeps
+it one: x = alpha x_0 + sigma eps has the law sum_k w_k N(alpha mu_k, S_k) with
+S_k = alpha^2 C_k + sigma^2 I. With the posterior weights r_k(x) of the components,
+
+    E[x_0 | x]   = sum_k r_k m_k,   m_k = mu_k + alpha C_k S_k^{-1} (x - alpha mu_k)
+    grad log p   = -sum_k r_k S_k^{-1} (x - alpha mu_k)
+    E[eps | x]   = -sigma grad log p                                       (Tweedie's formula)
+    Cov[x_0 | x] = sum_k r_k (sigma^2 C_k S_k^{-1} + (m_k - m)(m_k - m)^T),  m = E[x_0 | x]
+
+each stated so that nothing is divided by alpha or by sigma: both ends are exact, sigma = 0 (where
+the data has a density) and alpha = 0. On Gaussian data the probability-flow trajectories are in
+closed form too: V_t^{-1/2} (x_t - alpha_t mu) is constant, V_t = alpha_t^2 C + sigma_t^2 I.
+
+Efron, "Tweedie's formula and selection bias", 2011. Karras et al., "Elucidating the design space
+of diffusion-based generative models", 2022, arXiv:2206.00364, appendix B.3 (the ideal denoiser of
+a finite data set).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .problem import Problem
+
+Values = Tensor | np.ndarray | Sequence[Any] | float
+
+
+class Gaussian(Problem):
+    """Gaussian data N(mu, C).
+
+    Args:
+        mean: mu, (D,).
+        covariance: C, (D, D), or the variances (D,), or one variance (); positive semidefinite.
+
+    Raises:
+        ValueError: if shapes disagree, or C is not finite, symmetric, positive semidefinite.
+        TypeError: if a tensor of integers is given.
+    """
+
+    def __init__(self, mean: Values, covariance: Values) -> None:
+        self.mean, covariance = _real("mean", mean), _real("covariance", covariance)
+        dim = len(self.mean) if self.mean.ndim == 1 else 0
+        if dim == 0 or tuple(covariance.shape) not in ((), (dim,), (dim, dim)):
+            raise ValueError(
+                f"mean {tuple(self.mean.shape)} and covariance {tuple(covariance.shape)} do not "
+                "agree; give mean (D,) and covariance (D, D), (D,) or one number"
+            )
+        if covariance.ndim < 2:
+            covariance = torch.diag(covariance.expand(dim))
+        self.event_shape = (dim,)
+        self._variances, self._basis = _spectrum(covariance)
+        self.smooth = bool((self._variances > 0).all())
+
+    def _combine(self, x: Tensor, alpha: Tensor, sigma: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        mean, basis, c = (v.to(x) for v in (self.mean, self._basis, self._variances))
+        z = (x - alpha * mean) @ basis
+        return a * mean + ((a * alpha * c - b) * z / (alpha**2 * c + sigma**2)) @ basis.T
+
+    def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        mean, basis, c = (v.to(x) for v in (self.mean, self._basis, self._variances))
+        return _log_normal((x - alpha * mean) @ basis, alpha**2 * c + sigma**2)
+
+    def _covariance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        basis, c = self._basis.to(x), self._variances.to(x)
+        shrunk = (c * sigma**2 / (alpha**2 * c + sigma**2)).expand(x.shape)
+        return (basis * shrunk[:, None, :]) @ basis.T
+
+    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+        z = torch.randn(
+            n, len(self.mean), generator=generator, dtype=self.mean.dtype, device=self.mean.device
+        )
+        return self.mean + (z * self._variances.sqrt()) @ self._basis.T
+
+    def data_covariance(self) -> Tensor:
+        return (self._basis * self._variances) @ self._basis.T
+
+    def _move(
+        self,
+        x: Tensor,
+        start: tuple[float, float],
+        end: tuple[float, float],
+        rtol: float,
+        atol: float,
+    ) -> Tensor:
+        """x_s = alpha_s mu + V_s^{1/2} V_t^{-1/2} (x_t - alpha_t mu): exact, no integration."""
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = start, end
+        self._check_density(sigma_t == 0)
+        mean, basis, c = (v.to(x) for v in (self.mean, self._basis, self._variances))
+        stretch = ((alpha_s**2 * c + sigma_s**2) / (alpha_t**2 * c + sigma_t**2)).sqrt()
+        return alpha_s * mean + (((x - alpha_t * mean) @ basis) * stretch) @ basis.T
+
+
+class GaussianMixture(Problem):
+    """A mixture of Gaussians, x_0 ~ sum_k w_k N(mu_k, C_k).
+
+    Args:
+        weights: w, (K,), non-negative, of sum 1.
+        means: mu, (K, D).
+        covariances: C, (K, D, D) full, (K, D) diagonal or (K,) isotropic; positive semidefinite.
+
+    Raises:
+        ValueError: if shapes disagree, weights are negative or do not sum to 1 (within 1e-6), or
+            a covariance is not finite, symmetric, positive semidefinite.
+        TypeError: if a tensor of integers is given.
+    """
+
+    def __init__(self, weights: Values, means: Values, covariances: Values) -> None:
+        w, means = _real("weights", weights), _real("means", means)
+        covariances = _real("covariances", covariances)
+        k, dim = means.shape if means.ndim == 2 else (0, 0)
+        shapes = ((k, dim, dim), (k, dim), (k,))
+        if k * dim == 0 or tuple(w.shape) != (k,) or tuple(covariances.shape) not in shapes:
+            raise ValueError(
+                f"weights {tuple(w.shape)}, means {tuple(means.shape)} and covariances "
+                f"{tuple(covariances.shape)} do not agree; give (K,), (K, D) and one of "
+                "(K, D, D), (K, D), (K,)"
+            )
+        if bool((w < 0).any()) or abs(float(w.sum()) - 1) > 1e-6:
+            raise ValueError(
+                f"weights have minimum {float(w.min()):.6g} and sum {float(w.sum()):.9g}; they "
+                "must be non-negative and sum to 1: write weights / weights.sum()"
+            )
+        kept = w > 0  # components of weight 0 are no part of the law
+        w, means, covariances = w[kept] / w.sum(), means[kept], covariances[kept]
+        self._basis: Tensor | None = None
+        if covariances.ndim == 3:
+            self._variances, self._basis = _spectrum(covariances)
+        else:
+            self._variances = covariances.reshape(len(w), -1).expand(len(w), dim)
+            _check_variances(self._variances)
+        self.event_shape = (dim,)
+        self.smooth = bool((self._variances > 0).all())
+        self._weights, self._means = w, means
+        self.mean = self._weights @ means
+        # mu_k in the eigenbasis of C_k, where the work is done.
+        self._turned = means
+        if self._basis is not None:
+            self._turned = torch.einsum("kd,kde->ke", means, self._basis)
+
+    def _components(
+        self, x: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log w_k N(x; alpha mu_k, S_k), (batch, K), and z, C, S in the eigenbases of the C_k."""
+        alpha, sigma = alpha[..., None], sigma[..., None]
+        turned, c = self._turned.to(x), self._variances.to(x)[None]
+        z = x[:, None] if self._basis is None else torch.einsum("bd,kde->bke", x, self._basis.to(x))
+        z = z - alpha * turned
+        s = alpha**2 * c + sigma**2
+        return self._weights.to(x).log() + _log_normal(z, s), z, c, s
+
+    def _turn_back(self, z: Tensor) -> Tensor:
+        """From the eigenbases of the C_k to the coordinates of x, (..., K, D) to (..., K, D)."""
+        return z if self._basis is None else torch.einsum("bke,kde->bkd", z, self._basis.to(z))
+
+    def _combine(self, x: Tensor, alpha: Tensor, sigma: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        log_joint, z, c, s = self._components(x, alpha, sigma)
+        r = log_joint.softmax(1)
+        pull = r[..., None] * ((a * alpha)[..., None] * c - b[..., None]) * z / s
+        if self._basis is None:
+            return a * (r @ self._means.to(x)) + pull.sum(1)
+        return a * (r @ self._means.to(x)) + torch.einsum("bke,kde->bd", pull, self._basis.to(x))
+
+    def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return self._components(x, alpha, sigma)[0].logsumexp(1)
+
+    def _covariance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        log_joint, z, c, s = self._components(x, alpha, sigma)
+        r = log_joint.softmax(1)[..., None]
+        m = self._means.to(x) + self._turn_back(alpha[..., None] * c * z / s)
+        m = m - (r * m).sum(1, keepdim=True)
+        between = (r * m).mT @ m
+        within = r * sigma[..., None] ** 2 * c / s
+        if self._basis is None:
+            return between + torch.diag_embed(within.sum(1))
+        for k, basis in enumerate(self._basis.to(x)):
+            between = between + (basis * within[:, k, None, :]) @ basis.T
+        return between
+
+    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+        which = torch.multinomial(self._weights, n, replacement=True, generator=generator)
+        z = torch.randn(
+            n, *self.event_shape, generator=generator, dtype=self.mean.dtype, device=which.device
+        )
+        z = z * self._variances.sqrt()[which]
+        if self._basis is not None:
+            for k, basis in enumerate(self._basis):
+                z[which == k] = z[which == k] @ basis.T
+        return self._means[which] + z
+
+    def data_covariance(self) -> Tensor:
+        basis = (
+            torch.eye(*2 * self.event_shape).to(self.mean) if self._basis is None else self._basis
+        )
+        within = (basis * self._variances[:, None, :]) @ basis.mT
+        centred = self._means - self.mean
+        return torch.einsum("k,kde->de", self._weights, within) + (
+            (self._weights[:, None] * centred).T @ centred
+        )
+
+
+class DataSet(Problem):
+    """N data points p_k of equal weight, each smoothed by N(0, h^2 I): the ideal denoiser.
+
+    With v = alpha^2 h^2 + sigma^2 and P = sum_k r_k p_k, r = softmax(-|x - alpha p_k|^2 / 2v),
+
+        E[x_0 | x] = (sigma^2 P + alpha h^2 x) / v,    grad log p = (alpha P - x) / v.
+
+    Karras et al. (2022), arXiv:2206.00364, eq. 57 (h = 0). Distances come from one matrix
+    product; no (batch, N, D) tensor is made.
+
+    Args:
+        points: p, (N, *event_shape).
+        smoothing: h >= 0; with 0 the data has no density, and sigma must stay positive.
+
+    Raises:
+        ValueError: if there are no points, or a point or h is not finite, or h < 0.
+        TypeError: if points is a tensor of integers.
+    """
+
+    def __init__(self, points: Values, smoothing: float = 0.0) -> None:
+        points = _real("points", points)
+        if points.ndim == 0 or points.numel() == 0:
+            raise ValueError(
+                f"points has shape {tuple(points.shape)}, which holds no data; give "
+                "(N, *event_shape)"
+            )
+        if not 0 <= smoothing < math.inf:
+            raise ValueError(f"smoothing = {smoothing} must be a number h with 0 <= h < inf")
+        self.event_shape = tuple(points.shape[1:])
+        self.mean, self.smoothing = points.mean(0), float(smoothing)
+        self.smooth = self.smoothing > 0
+        # Relative to the mean, where the matrix product cancels least.
+        self._points = (points - self.mean).reshape(len(points), -1)
+        self._squares = self._points.square().sum(1)
+
+    def _centre(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x - alpha mean, v, and (alpha x.p_k - alpha^2 |p_k|^2 / 2) / v, (batch, N)."""
+        x = x - alpha * self.mean.to(x).reshape(-1)
+        v = alpha**2 * self.smoothing**2 + sigma**2
+        logits = (alpha / v * x) @ self._points.to(x).T - alpha**2 / (2 * v) * self._squares.to(x)
+        return x, v, logits
+
+    def _combine(self, x: Tensor, alpha: Tensor, sigma: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        x, v, logits = self._centre(x, alpha, sigma)
+        p = logits.softmax(1) @ self._points.to(x)
+        denoised = self.mean.to(x).reshape(-1) + (sigma**2 * p + alpha * self.smoothing**2 * x) / v
+        return a * denoised + b * (alpha * p - x) / v
+
+    def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        x, v, logits = self._centre(x, alpha, sigma)
+        n, dim = self._points.shape
+        logits = logits - x.square().sum(1, keepdim=True) / (2 * v)
+        # The nearest distance again, by subtraction: the matrix product loses |x|^2 / v digits.
+        best, nearest = logits.detach().max(1)
+        residual = x.detach() - alpha.detach() * self._points.to(x)[nearest]
+        repair = -residual.square().sum(1) / (2 * v.detach()[:, 0]) - best
+        constant = math.log(n) + dim / 2 * (2 * math.pi * v[:, 0]).log()
+        return logits.logsumexp(1) + repair - constant
+
+    def _covariance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        x, v, logits = self._centre(x, alpha, sigma)
+        points, shrink = self._points.to(x), (sigma**2 / v)[..., None]
+        spread = []
+        for r in logits.softmax(1)[..., None]:
+            centred = points - (r * points).sum(0)
+            spread.append((r * centred).T @ centred)
+        within = self.smoothing**2 * torch.eye(points.shape[1]).to(x)
+        return shrink * within + shrink**2 * torch.stack(spread)
+
+    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+        points = self._points + self.mean.reshape(-1)
+        which = torch.randint(len(points), (n,), generator=generator, device=points.device)
+        x = points[which]
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        return x + self.smoothing * z
+
+    def data_covariance(self) -> Tensor:
+        within = self.smoothing**2 * torch.eye(self._points.shape[1]).to(self._points)
+        return self._points.T @ self._points / len(self._points) + within
+
+
+def two_gaussians() -> GaussianMixture:
+    """Two unequal modes on the line: 0.3 N(-1, 0.3^2) + 0.7 N(0.9, 0.2^2)."""
+    return GaussianMixture([0.3, 0.7], [[-1.0], [0.9]], [0.09, 0.04])
+
+
+def ring(
+    modes: int = 8, dimension: int = 2, radius: float = 1.4, std: float = 0.15
+) -> GaussianMixture:
+    """Equal modes evenly spaced on a circle of the first two coordinates, variance near 1.
+
+    Args:
+        modes: number of modes.
+        dimension: D >= 2; coordinates after the second are N(0, std^2).
+        radius: of the circle.
+        std: of each mode.
+    """
+    if modes < 1 or dimension < 2:
+        raise ValueError(f"modes = {modes}, dimension = {dimension}: need at least 1 and 2")
+    angles = 2 * math.pi * torch.arange(modes, dtype=torch.float64) / modes
+    means = torch.zeros(modes, dimension, dtype=torch.float64)
+    means[:, 0], means[:, 1] = radius * angles.cos(), radius * angles.sin()
+    return GaussianMixture([1 / modes] * modes, means, [std**2] * modes)
+
+
+def spectrum_mixture(components: int = 32, dimension: int = 64, seed: int = 0) -> GaussianMixture:
+    """Random equal components with 1/f spectra in random bases, average variance 1 per coordinate.
+
+    Eigenvalues c_j are proportional to 1/j, j = 1..D; a component is N(mu_k, U_k diag(c/2) U_k^T)
+    with U_k a random rotation and mu_k ~ N(0, diag(c/2)), then all is scaled to trace D.
+    """
+    if components < 1 or dimension < 1:
+        raise ValueError(f"components = {components}, dimension = {dimension}: both must be >= 1")
+    generator = torch.Generator().manual_seed(seed)
+    normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+    half = 0.5 / torch.arange(1, dimension + 1, dtype=torch.float64)
+    means = normal(components, dimension) * half.sqrt()
+    basis = torch.linalg.qr(normal(components, dimension, dimension)).Q
+    scale = dimension / (half.sum() + (means - means.mean(0)).square().sum() / components)
+    covariances = scale * (basis * half) @ basis.mT
+    return GaussianMixture([1 / components] * components, scale.sqrt() * means, covariances)
+
+
+def _real(name: str, value: Values) -> Tensor:
+    """The value as a float64 tensor, finite."""
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        raise TypeError(f"{name} has dtype {value.dtype}; give real numbers: {name}.double()")
+    tensor = torch.as_tensor(value, dtype=torch.float64).detach()
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} has entries that are not finite; remove or replace them")
+    return tensor
+
+
+def _check_variances(variances: Tensor) -> None:
+    if bool((variances < 0).any()):
+        raise ValueError(
+            f"a variance (an eigenvalue of a covariance) is {float(variances.min()):.6g}; a "
+            "covariance must be positive semidefinite: give variances, not logarithms or precisions"
+        )
+
+
+def _spectrum(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (..., D) and eigenvectors (..., D, D) of a covariance, rounding removed."""
+    size = covariance.abs().amax((-2, -1), keepdim=True)
+    if bool(((covariance - covariance.mT).abs() > 1e-6 * size).any()):
+        raise ValueError("a covariance is not symmetric; give (C + C.mT) / 2")
+    variances, basis = torch.linalg.eigh((covariance + covariance.mT) / 2)
+    # What eigh cannot tell from 0 is 0: the data then has no density.
+    rounding = 1e-15 * covariance.shape[-1] * size[..., 0]
+    variances = torch.where(variances.abs() <= rounding, 0.0, variances)
+    _check_variances(variances)
+    return variances, basis
+
+
+def _log_normal(z: Tensor, variances: Tensor) -> Tensor:
+    """log N(z; 0, diag(variances)), summed over the last dimension."""
+    return -0.5 * (z**2 / variances + (2 * math.pi * variances).log()).sum(-1)

@@ -1,0 +1,32 @@
+"""Every solver with every claimed set of options, and the schedules it is held to."""
+
+import pytest
+
+import sde_diffusion as sd
+
+SCHEDULES = {
+    "vp": sd.VPLinear(),
+    "cosine": sd.VPCosine(),
+    "subvp": sd.SubVP(),
+    "ve": sd.VE(),
+    "edm": sd.EDM(),
+    "flow": sd.FlowMatching(),
+    "table": sd.ddpm_linear(),
+    "shifted": sd.Shifted(sd.FlowMatching(), 3.0),
+}
+
+
+def every_solver(select=lambda claims: True):
+    """(name, options) of every solver whose claims are selected, as pytest parameters."""
+    return [
+        pytest.param(name, options, id=name + "".join(f"-{v}" for v in options.values()))
+        for name, claims in sd.CLAIMS.items()
+        if select(claims)
+        for options in ({}, *claims.variants)
+    ]
+
+
+def smooth_grid(schedule, steps, lambda_start=-2.0, lambda_end=2.0):
+    """Even steps in lambda between two noise levels at which every method is regular."""
+    t_start, t_end = (schedule.time_of(v) for v in (lambda_start, lambda_end))
+    return sd.times.uniform_lambda(schedule, steps, t_start, t_end)
