@@ -21,6 +21,9 @@ from .solvers import SOLVERS
 from .times import GRIDS, check_grid, check_steps
 
 
+_LARGEST_SIGNAL = 0.25  # alpha/sigma above which the prior N(0, sigma^2) is plainly wrong
+
+
 def sample(
     denoiser: Denoiser,
     shape: Sequence[int],
@@ -136,10 +139,10 @@ def _start(
             raise ValueError(f"start has shape {tuple(start.shape)}, but shape = {shape}")
         return start if device is None else start.to(device)
     alpha_t, sigma_t = denoiser.schedule(t)
-    if alpha_t > sigma_t:
+    if alpha_t > _LARGEST_SIGNAL * sigma_t:
         raise ValueError(
-            f"the grid starts at t = {t:g}, where the signal ({alpha_t:.3g}) exceeds the noise "
-            f"({sigma_t:.3g}): pure noise is no sample there; pass start=x_t"
+            f"the grid starts at t = {t:g}, where alpha = {alpha_t:.3g} and sigma = "
+            f"{sigma_t:.3g}: pure noise is no sample there; pass start=x_t"
         )
     where = device if device is not None else getattr(denoiser, "device", None)
     return noise.start(torch.empty(shape, dtype=dtype, device=where)) * sigma_t

@@ -3,8 +3,9 @@
 A discrete process with betas beta_1 .. beta_N has alphabar_i = prod_{j <= i} (1 - beta_j). Here
 it becomes a continuous schedule on t in [0, 1]: entry i stands at t = i/N, t = 0 is clean
 (alphabar = 1), and alpha = sqrt(alphabar) runs between the entries as a monotone cubic (PCHIP),
-sigma = sqrt(1 - alpha^2). The slopes have kinks at the entries, so Runge-Kutta methods in t do not
-exceed order 2 on a coarse table; methods in lambda or rho are not affected. A network's integer timestep k = 0 .. N-1 is the time t = (k + 1)/N.
+sigma = sqrt(1 - alpha^2). A network's integer timestep k = 0 .. N-1 is the time t = (k + 1)/N.
+The slopes have kinks at the entries, so Runge-Kutta methods in t do not exceed order 2 on a
+coarse table; methods in lambda or rho are not affected.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def test_float64_converges_without_a_floor(name, options):
     schedule = sd.VPLinear()
     steps = {1: 2000, 2: 2000, 4: 300}[order]
     plan = plan_of(name, schedule, smooth_grid(schedule, steps), options)
-    mean, variance = plan.law(schedule, 0.5, torch.tensor(0.4, dtype=DOUBLE))
+    _, variance = plan.law(schedule, 0.5, torch.tensor(0.4, dtype=DOUBLE))
     alpha_s, sigma_s = schedule(plan.times[-1])
     error = abs(float(variance) / (alpha_s**2 * 0.4 + sigma_s**2) - 1)
     assert error < {1: 1e-2, 2: 1e-5, 4: 1e-8}[order]
