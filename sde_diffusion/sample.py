@@ -20,7 +20,6 @@ from .schedule import Schedule
 from .solvers import SOLVERS
 from .times import GRIDS, check_grid, check_steps
 
-
 _LARGEST_SIGNAL = 0.25  # alpha/sigma above which the prior N(0, sigma^2) is plainly wrong
 
 
