@@ -6,8 +6,9 @@ solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
 
 from . import adaptive, problems, solvers, times
 from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser
+from .form import Form
 from .noise import IndependentNoise, Noise, PerSampleNoise
-from .plan import Form, Plan, Row, Trace
+from .plan import Plan, Row, Trace
 from .run import Point, Trajectory, record, run
 from .sample import sample
 from .schedule import CustomSchedule, Schedule

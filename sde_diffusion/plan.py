@@ -1,4 +1,4 @@
-r"""A sampler as a table: symbols, the trace that records them, and the `Plan`.
+r"""A sampler as a table: the `Plan`, and the `Trace` that a solver writes it with.
 
 A sampler whose times and coefficients are known before it sees a sample is a table. With states
 x_i, denoiser outputs d_j = E[x_0 | x_t] and standard normal draws z_k, each row says
@@ -18,60 +18,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .files import write_atomic
+from .form import Form, Symbol, number_of, write_terms
+from .program import Program, compile_rows
 from .scalar import Scalar
 from .schedule import Schedule
 
-Symbol = tuple[str, int]
 KINDS = ("denoise", "stage", "store", "end")
-
-
-class Form:
-    """A sparse linear form over states x_i, outputs d_j and noises z_k; `+ - * /` by scalars."""
-
-    __slots__ = ("terms",)
-
-    def __init__(self, terms: dict[Symbol, Scalar]) -> None:
-        self.terms = terms
-
-    def __add__(self, other: Form | int) -> Form:
-        if isinstance(other, Form):
-            terms = dict(self.terms)
-            for symbol, c in other.terms.items():
-                terms[symbol] = terms[symbol] + c if symbol in terms else c
-            return Form(terms)
-        if isinstance(other, int) and other == 0:  # sum() starts from 0
-            return self
-        return NotImplemented
-
-    __radd__ = __add__
-
-    def __mul__(self, scalar: Scalar) -> Form:
-        if isinstance(scalar, Form):
-            raise TypeError(
-                "a product of two states or outputs is not linear, so it is no row of a plan; "
-                "write such a sampler as an ordinary function of (denoiser, x)"
-            )
-        return Form({symbol: c * scalar for symbol, c in self.terms.items()})
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, scalar: Scalar) -> Form:
-        return Form({symbol: c / scalar for symbol, c in self.terms.items()})
-
-    def __neg__(self) -> Form:
-        return self * -1.0
-
-    def __sub__(self, other: Form) -> Form:
-        return self + other * -1.0
-
-    def __repr__(self) -> str:
-        return write_terms(self.terms.items())
 
 
 @dataclass(frozen=True)
@@ -135,10 +92,10 @@ class Plan:
             for (name, k), c in row.terms():
                 if not 0 <= k < limits[name]:
                     raise ValueError(f"row {i} uses {name}{k}, which does not exist before it")
-                if not math.isfinite(_number(c)):
+                if not math.isfinite(number_of(c)):
                     raise ValueError(
-                        f"row {i} of {self.name} (t = {row.t:.6g}) has coefficient {_number(c)} on "
-                        f"{name}{k}: the method is singular there; move the grid's end inside "
+                        f"row {i} of {self.name} (t = {row.t:.6g}) has coefficient {number_of(c)} "
+                        f"on {name}{k}: the method is singular there; move the grid's end inside "
                         "(alpha and sigma both positive) or choose a solver that reaches it"
                     )
             outputs += row.asks
@@ -172,6 +129,11 @@ class Plan:
             sum(made[j] < i <= last for j, last in last_use.items()) for i in range(len(self.rows))
         ]
         return max(alive)
+
+    @cached_property
+    def program(self) -> Program:
+        """The rows as the engine runs them, in place on few buffers."""
+        return compile_rows(self.rows, self.noises)
 
     def matrix(self) -> Tensor:
         """Every state the denoiser is asked at, and the end, over (x_T, d_0.., z_0..).
@@ -293,7 +255,7 @@ class Plan:
             {
                 "kind": row.kind,
                 "t": float(row.t),
-                **{n: {str(k): _number(c) for k, c in getattr(row, n).items()} for n in "xdz"},
+                **{n: {str(k): number_of(c) for k, c in getattr(row, n).items()} for n in "xdz"},
             }
             for row in self.rows
         ]
@@ -341,7 +303,7 @@ class Trace:
     """
 
     def __init__(self, t: Scalar) -> None:
-        self._rows = [Row("store", _number(t))]
+        self._rows = [Row("store", number_of(t))]
         self._noises: list[tuple[float, float]] = []
         self._outputs = 0
         self.x = Form({("x", 0): 1.0})
@@ -360,7 +322,7 @@ class Trace:
 
     def noise(self, t: Scalar, s: Scalar) -> Form:
         """A standard normal draw for the interval from t to s."""
-        self._noises.append((_number(t), _number(s)))
+        self._noises.append((number_of(t), number_of(s)))
         return Form({("z", len(self._noises) - 1): 1.0})
 
     def end(self, x: Form, t: Scalar, name: str = "plan", schedule: str = "") -> Plan:
@@ -383,23 +345,8 @@ class Trace:
         for (name, k), c in x.terms.items():
             if isinstance(c, Tensor) or c != 0.0:
                 groups[name][k] = c
-        self._rows.append(Row(kind, _number(t), **groups))
+        self._rows.append(Row(kind, number_of(t), **groups))
         return Form({("x", len(self._rows) - 1): 1.0})
-
-
-def write_terms(terms: Any) -> str:
-    """Terms as a person writes them: 0.98 x3 - 1.2e-05 d2."""
-    text = ""
-    for (name, k), c in terms:
-        number = _number(c)
-        sign = (" - " if number < 0 else " + ") if text else ("-" if number < 0 else "")
-        size = "" if abs(number) == 1.0 else f"{abs(number):.6g} "
-        text += f"{sign}{size}{name}{k}"
-    return text or "0"
-
-
-def _number(t: Scalar) -> float:
-    return float(t.detach()) if isinstance(t, Tensor) else float(t)
 
 
 def _stack(coefficients: list[Scalar]) -> Tensor:

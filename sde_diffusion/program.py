@@ -7,10 +7,14 @@ content is dead are emptied (outputs) or reused (buffers of the engine's own).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from .plan import Plan, Symbol, _number
+from .form import Symbol, number_of
+
+if TYPE_CHECKING:
+    from .plan import Row
 
 
 class Step(NamedTuple):
@@ -51,10 +55,10 @@ class Program:
     result: int
 
 
-def compile_plan(plan: Plan) -> Program:
+def compile_rows(rows: Sequence[Row], noises: Sequence[tuple[float, float]]) -> Program:
     """Assign slots to symbols so that each is kept exactly as long as a later row needs it."""
     last_use: dict[Symbol, int] = {}
-    for i, row in enumerate(plan.rows):
+    for i, row in enumerate(rows):
         for symbol, _ in row.terms():
             last_use[symbol] = i
     slot_of: dict[Symbol, int] = {("x", 0): 0}
@@ -68,13 +72,13 @@ def compile_plan(plan: Plan) -> Program:
         slots += 1
         return slots - 1
 
-    for i, row in enumerate(plan.rows):
-        terms = [(symbol, _number(c)) for symbol, c in row.terms()]
+    for i, row in enumerate(rows):
+        terms = [(symbol, number_of(c)) for symbol, c in row.terms()]
         draws = []
         for symbol, _ in terms:
             if symbol[0] == "z" and symbol not in slot_of:
                 slot_of[symbol] = fresh()
-                draws.append((slot_of[symbol], *plan.noises[symbol[1]]))
+                draws.append((slot_of[symbol], *noises[symbol[1]]))
         dying = [symbol for symbol, _ in terms if last_use[symbol] == i]
         own = [symbol for symbol in dying if symbol[0] in "xz"]
         if i == 0:
@@ -111,4 +115,4 @@ def compile_plan(plan: Plan) -> Program:
         calls += row.asks
         if row.asks and ("x", i) not in last_use:
             free.append(target)
-    return Program(tuple(steps), slots, slot_of["x", len(plan.rows) - 1])
+    return Program(tuple(steps), slots, slot_of["x", len(rows) - 1])

@@ -17,7 +17,6 @@ from torch import Tensor
 from .denoise import Denoiser
 from .noise import Noise, noise_from
 from .plan import Plan
-from .program import Program, compile_plan
 from .scalar import Scalar
 
 
@@ -93,13 +92,12 @@ def run(
     """
     x = _checked_start(plan, denoiser, x)
     source = noise_from(noise)
-    program = _program(plan)
 
     def execute(check: bool) -> Tensor:
         with torch.set_grad_enabled(grad), _progress(plan, progress) as advance:
             calls = _bind(denoiser, plan.asked_at, x)
             watch = _Watch(plan, callback, advance, check)
-            return (_differentiable if grad else _in_place)(program, plan, calls, x, source, watch)
+            return (_differentiable if grad else _in_place)(plan, calls, x, source, watch)
 
     result = execute(check=False)
     if not bool(torch.isfinite(result).all()):
@@ -174,7 +172,6 @@ class _Watch:
 
 
 def _in_place(
-    program: Program,
     plan: Plan,
     calls: Sequence[Callable[[Tensor], Tensor]],
     start: Tensor,
@@ -182,6 +179,7 @@ def _in_place(
     watch: _Watch,
 ) -> Tensor:
     """The loop, writing each state over one that is no longer needed."""
+    program = plan.program
     slots: list[Any] = [None] * program.slots
     slots[0] = start.clone()
     draw = source.stream(start) if plan.stochastic else None
@@ -218,7 +216,6 @@ def _in_place(
 
 
 def _differentiable(
-    program: Program,
     plan: Plan,
     calls: Sequence[Callable[[Tensor], Tensor]],
     start: Tensor,
@@ -242,13 +239,6 @@ def _differentiable(
             watch.at_output(i, row.kind == "denoise", symbols["d", outputs])
             outputs += 1
     return x
-
-
-def _program(plan: Plan) -> Program:
-    """The plan's compiled form, made once and kept with it (it holds no tensors)."""
-    if "_program" not in plan.__dict__:
-        plan.__dict__["_program"] = compile_plan(plan)
-    return plan.__dict__["_program"]
 
 
 def _bind(

@@ -20,6 +20,7 @@ from .schedule import Schedule
 from .solvers import SOLVERS
 from .times import GRIDS, check_grid, check_steps
 
+_DEFAULT_STEPS = 20
 _LARGEST_SIGNAL = 0.25  # alpha/sigma above which the prior N(0, sigma^2) is plainly wrong
 
 
@@ -28,7 +29,7 @@ def sample(
     shape: Sequence[int],
     *,
     solver: str | Plan | Callable[..., Plan] = "dpm_solver_pp_2m",
-    steps: int = 20,
+    steps: int | None = None,
     times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor = "default",
     seed: int | Sequence[int] | Noise | None = None,
     start: Tensor | None = None,
@@ -45,7 +46,7 @@ def sample(
         shape: (batch, *event).
         solver: a name of `SOLVERS` or `ADAPTIVE`, a solver function of one's own
             (schedule, times, **options) -> Plan, or a `Plan`.
-        steps: number of steps of the grid; ignored where `times` are given or the solver chooses.
+        steps: number of steps of the grid, 20 by default; not together with given times.
         times: a name of `times.GRIDS`, a function (schedule, steps) -> times, or the times.
         seed: one seed, or one a sample (then a sample does not depend on its batch), a `Noise`, or
             None for one from the system.
@@ -72,6 +73,8 @@ def sample(
     schedule = denoiser.schedule
     method = _method(solver)
     _check_options(method, options)
+    if isinstance(solver, Plan) and (steps is not None or times != "default"):
+        raise ValueError("a Plan has its own times: leave out steps and times")
     grid = solver.times if isinstance(solver, Plan) else _grid(schedule, steps, times)
     noise = noise_from(seed)
     x = _start(denoiser, tuple(shape), grid[0], noise, start, dtype, device)
@@ -107,14 +110,17 @@ def _check_options(method: Callable[..., Any], options: dict[str, Any]) -> None:
 
 def _grid(
     schedule: Schedule,
-    steps: int,
+    steps: int | None,
     times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor,
 ) -> Sequence[float]:
     if isinstance(times, str):
         times = look_up("grid", times, GRIDS)
     if callable(times):
+        steps = _DEFAULT_STEPS if steps is None else steps
         check_steps(steps)
         times = times(schedule, steps)
+    elif steps is not None:
+        raise ValueError(f"steps = {steps} beside given times: leave out one of them")
     return [float(t) for t in check_grid(schedule, times)]
 
 

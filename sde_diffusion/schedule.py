@@ -136,6 +136,9 @@ class Schedule(ABC):
         """A norm of (alpha, sigma) that this family keeps fixed when its noise is rescaled."""
         return sqrt(alpha * alpha + sigma * sigma)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__qualname__}(t_min={self.t_min:g}, t_max={self.t_max:g})"
+
     def check(self, points: int = 257) -> None:
         """Raise ValueError unless alpha, sigma are finite, non-negative and lambda decreases."""
         if not (math.isfinite(self.t_min) and math.isfinite(self.t_max)):

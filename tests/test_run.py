@@ -327,10 +327,10 @@ def test_bad_seeds(seed, words, denoiser):
 @pytest.mark.parametrize("solver", [*sd.SOLVERS, *sd.adaptive.ADAPTIVE])
 def test_sample_with_every_solver_by_name(solver, denoiser):
     grid = "default" if solver in sd.adaptive.ADAPTIVE else sd.times.uniform(VP, 5, t_end=1e-3)
-    y = sd.sample(denoiser, (4, 3), solver=solver, steps=5, times=grid, seed=0)
+    y = sd.sample(denoiser, (4, 3), solver=solver, times=grid, seed=0)
     assert y.shape == (4, 3)
     assert torch.isfinite(y).all()
-    assert torch.equal(y, sd.sample(denoiser, (4, 3), solver=solver, steps=5, times=grid, seed=0))
+    assert torch.equal(y, sd.sample(denoiser, (4, 3), solver=solver, times=grid, seed=0))
 
 
 @pytest.mark.parametrize("grid", sorted(sd.times.GRIDS))
@@ -378,6 +378,9 @@ def test_samples_of_the_ring_have_its_law():
         ({"steps": 0}, "at least 1"),
         ({"steps": 2.5}, "integer"),
         ({"times": [0.5, 0.1]}, "pass start="),
+        ({"times": [1.0, 0.1], "steps": 3}, "leave out one"),
+        ({"solver": ddim(VP, GRID), "steps": 3}, "its own times"),
+        ({"solver": ddim(VP, GRID), "eta": 1.0}, "unknown option"),
         ({"dtype": torch.float16}, "float32 or float64"),
         ({"start": torch.zeros(2, 2)}, "start has shape"),
         ({"seed": [1, 2, 3]}, "one for each sample"),

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from ..plan import Form, Plan, Trace
+from ..form import Form
+from ..plan import Plan, Trace
 from ..scalar import Scalar, expm1
 from ..schedule import Schedule
 from .solver import solver

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ..form import Form
 from ..names import look_up
-from ..plan import Form, Plan, Trace
+from ..plan import Plan, Trace
 from ..scalar import Scalar, log
 from ..schedule import Schedule
 from .solver import solver
