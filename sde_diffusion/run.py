@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .denoise import Denoiser
+from .extras import optional
 from .noise import Noise, noise_from
 from .plan import Plan
 from .scalar import Scalar
@@ -300,13 +301,7 @@ class _progress:
     def __init__(self, plan: Plan, show: bool) -> None:
         self.bar: Any = None
         if show:
-            try:
-                from rich.progress import Progress
-            except ImportError as error:
-                raise ImportError(
-                    "progress=True needs rich: pip install 'sde_diffusion[bench]'"
-                ) from error
-            self.bar = Progress(transient=True)
+            self.bar = optional("rich.progress", "progress bars").Progress(transient=True)
             self.task = self.bar.add_task(plan.name, total=plan.nfe)
 
     def __enter__(self) -> Callable[[], None] | None:

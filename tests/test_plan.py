@@ -182,6 +182,17 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
 
 
+def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path):
+    """The new file takes the old one's name; it is not written into it."""
+    path = tmp_path / "plan.json"
+    ddim(VP, sd.times.uniform(VP, 3)).save(path)
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        ddim(VP, sd.times.uniform(VP, 5)).save(path)
+        assert reader.read() == before
+    assert path.read_bytes() != before
+
+
 def test_rows_must_be_finite_and_ordered():
     end = Row("end", 0.0, x={0: 1.0})
     with pytest.raises(ValueError, match="start row"):

@@ -1,0 +1,122 @@
+"""Weights and training runs in files: numbers and text, nothing in them is executed.
+
+One safetensors file, with a description and a checksum in its header, put in place whole or not at
+all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .extras import optional
+from .files import write_atomic
+
+TRAINING = "sde_diffusion.training/1"
+WEIGHTS = "sde_diffusion.weights/1"
+CURE = "delete it, or give another path"
+
+
+def save_weights(
+    network: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write a network's weights to one safetensors file, whole or not at all.
+
+    Args:
+        network: the module whose state_dict is written.
+        path: the file; replaced if it exists, left as it was if writing fails.
+        metadata: anything JSON can hold, given back by `load_weights`.
+    """
+    header = {"metadata": dict(metadata or {}), "network": describe(network)}
+    write_file(Path(path), WEIGHTS, network.state_dict(), header)
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read weights into a network, from `save_weights` or the averages of a checkpoint of `train`.
+
+    Returns:
+        the metadata given to `save_weights`; for a checkpoint, its step and configuration.
+
+    Raises:
+        ValueError: if the file is damaged, of another kind or of another network, which is then
+            unchanged.
+    """
+    tensors, header = read_file(Path(path), WEIGHTS, TRAINING)
+    metadata, saved = header.get("metadata"), header.get("network")
+    if metadata is None:
+        metadata, saved = header, header["configuration"]["network"]
+        tensors = under("average.", tensors)
+    check_same({"network": saved}, {"network": describe(network)}, Path(path))
+    network.load_state_dict(tensors)
+    return metadata
+
+
+def describe(network: nn.Module) -> dict[str, str]:
+    """Name, dtype and shape of every tensor of a network."""
+    tensors = network.state_dict().items()
+    return {name: f"{value.dtype} {tuple(value.shape)}" for name, value in tensors}
+
+
+def check_same(saved: dict[str, Any], asked: dict[str, Any], path: Path) -> None:
+    """Raise ValueError, naming what differs, unless both describe the same run."""
+    old, new = (
+        {**d, **{f"network {k}": v for k, v in d["network"].items()}} for d in (saved, asked)
+    )
+    names = [k for k in old | new if k != "network" and old.get(k) != new.get(k)]
+    if names:
+        lines = [f"{k}: {old.get(k)} in the file, {new.get(k)} asked" for k in names[:5]]
+        more = f"; and {len(names) - 5} more" if len(names) > 5 else ""
+        raise ValueError(f"{path} is of another run: {'; '.join(lines)}{more}; match it, {CURE}")
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def digest_of(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """A fingerprint of named tensors and of a text."""
+    total = hashlib.blake2b(text.encode(), digest_size=16)
+    for name, value in sorted(tensors.items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def write_file(
+    path: Path, kind: str, tensors: Mapping[str, Tensor], header: dict[str, Any]
+) -> None:
+    """One safetensors file with its description, put in place whole or not at all."""
+    safetensors = optional("safetensors.torch", "checkpoints and weights")
+    own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    text = json.dumps({"format": kind, **header})
+    write_atomic(path, safetensors.save(own, {"header": f"{digest_of(own, text)} {text}"}))
+
+
+def read_file(path: Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, description) of a file of `write_file`."""
+    safetensors = optional("safetensors.torch", "checkpoints and weights")
+    blob = path.read_bytes()
+    try:
+        tensors = safetensors.load(blob)
+        front = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged or is no safetensors file ({error}); {CURE}"
+        ) from error
+    digest, _, text = front.get("__metadata__", {}).get("header", "").partition(" ")
+    if not text.startswith('{"format": "sde_diffusion.'):
+        raise ValueError(f"{path} was not written by this library; {CURE}")
+    if digest != digest_of(tensors, text):
+        raise ValueError(f"{path} is damaged: its contents do not match its checksum; {CURE}")
+    header = json.loads(text)
+    if header["format"] not in kinds:
+        raise ValueError(f"{path} is a {header['format']}, not a {' or '.join(kinds)}; {CURE}")
+    return tensors, header
