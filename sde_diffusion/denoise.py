@@ -116,7 +116,7 @@ class NetworkDenoiser(Denoiser):
             raise ValueError(f"sigma_data = {sigma_data} must be positive")
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.sigma_data = float(sigma_data)
-        self.timesteps = getattr(schedule, "timesteps", None) if timesteps is None else timesteps
+        self.timesteps = schedule.timesteps if timesteps is None else timesteps
         self._affine = look_up("prediction", prediction, _AFFINE)
         label = ("edm" if prediction == "edm" else "time") if label is None else label
         self._label: Callable[[NetworkDenoiser, Scalar], Scalar]

@@ -90,6 +90,13 @@ def ratio(x: Scalar, y: Scalar) -> Scalar:
     return x * math.inf
 
 
+def where(condition: bool | Tensor, value: Scalar, otherwise: Scalar) -> Scalar:
+    """value where the condition holds; both are computed."""
+    if isinstance(condition, Tensor):
+        return torch.where(condition, value, otherwise)
+    return value if condition else otherwise
+
+
 def constant_like(t: Scalar, value: float) -> Scalar:
     """The constant function `value`, in the kind (and shape) of t."""
     return torch.full_like(t, value) if isinstance(t, Tensor) else value

@@ -23,20 +23,21 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from .scalar import Scalar, constant_like, expm1, log, ratio, sqrt
+from .scalar import Scalar, constant_like, expm1, log, ratio, sqrt, where
 
 
 class Schedule(ABC):
     """t -> (alpha_t, sigma_t), with f, g^2, lambda_t and t(lambda) derived from them.
 
     A subclass gives `alpha` and `sigma`, as functions of a float or of a tensor, and the range
-    of time. It may override `derivatives`, `f`, `g2`, `half_log_snr` and `time_of` by
+    of time. It may override `derivatives`, `f`, `g2`, `half_log_snr` and `_time_of` by
     closed forms; otherwise they come from automatic differentiation and from bracketing.
 
     Attributes:
@@ -44,11 +45,13 @@ class Schedule(ABC):
         t_max: noisiest time; alpha may be 0 there.
         t_clean: cleanest time at which a network is asked when sigma(t_min) = 0; grids that
             cannot reach sigma = 0 smoothly (uniform in lambda, Karras) end there and then jump.
+        timesteps: number of integer timesteps of the discrete process behind it, if there is one.
     """
 
     t_min: float = 0.0
     t_max: float = 1.0
     t_clean: float = 1e-3
+    timesteps: int | None = None
 
     @abstractmethod
     def alpha(self, t: Scalar) -> Scalar:
@@ -87,41 +90,57 @@ class Schedule(ABC):
         return 2 * sigma_t * (sigma_dot - sigma_t * alpha_dot / alpha_t)
 
     def time_of(self, lambda_: Scalar) -> Scalar:
-        """t(lambda), the inverse of `half_log_snr`, by bracketing on [t_min, t_max].
-
-        A tensor's gradient is that of the inverse function, dt/dlambda = 1/lambda'(t).
+        """t(lambda), the inverse of `half_log_snr`; exact at both ends.
 
         Raises:
-            ValueError: if lambda lies outside [lambda(t_max), lambda(t_min)].
+            ValueError: if lambda lies outside [lambda(t_max), lambda(t_min)] by more than rounding.
         """
-        if isinstance(lambda_, Tensor):
-            flat = [self._bracket(v) for v in lambda_.detach().reshape(-1).tolist()]
-            root = torch.tensor(flat, dtype=torch.float64).reshape(lambda_.shape)
-            if lambda_.requires_grad:
-                slope = _derivative(self.half_log_snr, root)
-                root = root + (lambda_ - lambda_.detach()) / slope
-            return root.to(lambda_)
-        return self._bracket(lambda_)
-
-    def _bracket(self, lambda_: float) -> float:
-        lowest, highest = (float(self.half_log_snr(t)) for t in (self.t_max, self.t_min))
-        if not lowest <= lambda_ <= highest:
+        lowest, highest = self._lambda_range
+        single = isinstance(lambda_, Tensor) and lambda_.dtype == torch.float32
+        finite = [abs(end) for end in (lowest, highest) if math.isfinite(end)]
+        slack = (1e-5 if single else 1e-12) * (1 + max(finite, default=0.0))
+        inside = (lambda_ >= lowest - slack) & (lambda_ <= highest + slack)
+        if not bool(inside if isinstance(inside, bool) else inside.all()):
+            wrong = lambda_ if not isinstance(lambda_, Tensor) else lambda_[~inside].flatten()[0]
             raise ValueError(
-                f"lambda = {lambda_:.6g} lies outside [{lowest:.6g}, {highest:.6g}], the "
+                f"lambda = {float(wrong):.6g} lies outside [{lowest:.6g}, {highest:.6g}], the "
                 f"half-log-SNR range of {self!r}; ask for a lambda inside it"
             )
-        if lambda_ in (lowest, highest):
-            return self.t_max if lambda_ == lowest else self.t_min
-        # Bracket where the curve is finite: atan keeps lambda = +-inf at the ends usable.
-        target = math.atan(lambda_)
-        error = lambda t: math.atan(float(self.half_log_snr(t))) - target
-        coarse = brentq(error, self.t_min, self.t_max, xtol=1e-15, rtol=1e-14)
-        slope = float(_derivative(self.half_log_snr, coarse))
-        if not math.isfinite(slope) or slope == 0:
-            return float(coarse)
-        # One Newton step in lambda itself: atan is flat where |lambda| is large.
-        polished = coarse - (float(self.half_log_snr(coarse)) - lambda_) / slope
-        return min(max(float(polished), self.t_min), self.t_max)
+        above, below = lambda_ >= highest, lambda_ <= lowest
+        middle = where(above | below, constant_like(lambda_, self._lambda_middle), lambda_)
+        t = self._time_of(middle)
+        t = where(t > self.t_max, constant_like(t, self.t_max), t)
+        t = where(t < self.t_min, constant_like(t, self.t_min), t)
+        t = where(above, constant_like(t, self.t_min), t)
+        return where(below, constant_like(t, self.t_max), t)
+
+    def _time_of(self, lambda_: Scalar) -> Scalar:
+        """t(lambda) inside the range: by bracketing, unless a subclass knows a closed form.
+
+        A tensor's gradient is that of the inverse function, dt/dlambda = 1/lambda'(t).
+        """
+        if not isinstance(lambda_, Tensor):
+            return self._bracket(lambda_)
+        flat = [self._bracket(v) for v in lambda_.detach().reshape(-1).tolist()]
+        root = torch.tensor(flat, dtype=torch.float64).reshape(lambda_.shape)
+        if not lambda_.requires_grad:
+            return root.to(lambda_)
+        slope = torch.as_tensor(_derivative(self.half_log_snr, root))
+        return root.to(lambda_) + (lambda_ - lambda_.detach()) / slope.to(lambda_)
+
+    def _bracket(self, lambda_: float) -> float:
+        def error(t: float) -> float:  # finite at the ends, where lambda may be infinite
+            return min(max(float(self.half_log_snr(t)), -1e4), 1e4) - lambda_
+
+        return float(brentq(error, self.t_min, self.t_max, xtol=1e-300, rtol=1e-15, maxiter=2000))
+
+    @cached_property
+    def _lambda_range(self) -> tuple[float, float]:
+        return float(self.half_log_snr(self.t_max)), float(self.half_log_snr(self.t_min))
+
+    @cached_property
+    def _lambda_middle(self) -> float:
+        return float(self.half_log_snr((self.t_min + self.t_max) / 2))
 
     def transition(self, s: Scalar, t: Scalar) -> tuple[Scalar, Scalar]:
         """(alpha_{t|s}, sigma_{t|s}) of the kernel x_t | x_s, from s (cleaner) to t (noisier).
@@ -129,8 +148,9 @@ class Schedule(ABC):
         sigma_{t|s}^2 = sigma_t^2 (1 - exp(2 (lambda_t - lambda_s))), free of cancellation.
         """
         alpha_s, (alpha_t, sigma_t) = self.alpha(s), self(t)
-        shrink = expm1(2 * (self.half_log_snr(t) - self.half_log_snr(s)))
-        return alpha_t / alpha_s, sigma_t * sqrt(-shrink)
+        gap = self.half_log_snr(t) - self.half_log_snr(s)
+        gap = where(s == t, constant_like(gap, 0.0), gap)  # inf - inf where sigma = 0
+        return alpha_t / alpha_s, sigma_t * sqrt(-expm1(2 * gap))
 
     def norm(self, alpha: Scalar, sigma: Scalar) -> Scalar:
         """A norm of (alpha, sigma) that this family keeps fixed when its noise is rescaled."""
@@ -209,7 +229,11 @@ class CustomSchedule(Schedule):
         names = [
             getattr(fn, "__qualname__", type(fn).__name__) for fn in (self._alpha, self._sigma)
         ]
-        return f"CustomSchedule({names[0]}, {names[1]}, t_min={self.t_min}, t_max={self.t_max})"
+        middle = ", ".join(f"{v:.6g}" for v in self((self.t_min + self.t_max) / 2))
+        return (
+            f"CustomSchedule({names[0]}, {names[1]}, t_min={self.t_min:g}, t_max={self.t_max:g}: "
+            f"{middle} in the middle)"
+        )
 
 
 def _through_tensor(function: Callable[[Tensor], Tensor], t: Scalar) -> Scalar:
@@ -222,7 +246,7 @@ def _through_tensor(function: Callable[[Tensor], Tensor], t: Scalar) -> Scalar:
 
 def _derivative(function: Callable[[Scalar], Scalar], t: Scalar) -> Scalar:
     """d function/dt at each entry of t, by automatic differentiation."""
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         keep_graph = isinstance(t, Tensor) and t.requires_grad
         u = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
         u = u if keep_graph else u.detach().clone().requires_grad_()

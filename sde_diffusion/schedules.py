@@ -26,7 +26,6 @@ from .scalar import (
     acos,
     asinh,
     constant_like,
-    cos,
     exp,
     expm1,
     log,
@@ -113,7 +112,7 @@ class VPLinear(_LinearBeta):
         log_alpha = self.log_alpha(t)
         return log_alpha - log(-expm1(2 * log_alpha)) / 2
 
-    def time_of(self, lambda_: Scalar) -> Scalar:
+    def _time_of(self, lambda_: Scalar) -> Scalar:
         return self._time_of_log_alpha(softplus(-2 * lambda_) / 2)
 
 
@@ -134,7 +133,7 @@ class SubVP(_LinearBeta):
         log_alpha = self.log_alpha(t)
         return log_alpha - log(-expm1(2 * log_alpha))
 
-    def time_of(self, lambda_: Scalar) -> Scalar:
+    def _time_of(self, lambda_: Scalar) -> Scalar:
         # exp(lambda) = alpha / (1 - alpha^2) = 1 / (2 sinh(-log alpha))
         return self._time_of_log_alpha(asinh(exp(-lambda_) / 2))
 
@@ -154,15 +153,16 @@ class VPCosine(Schedule):
 
     def __post_init__(self) -> None:
         _require(0 < self.s < math.inf, f"s = {self.s}: the offset must be positive (0.008)")
-        _require(0 < self.t_max <= 1, f"t_max = {self.t_max} must lie in (0, 1]")
+        _require(
+            self.t_clean < self.t_max <= 1, f"t_max = {self.t_max} must lie in ({self.t_clean}, 1]"
+        )
 
     def _theta(self, t: Scalar) -> Scalar:
         return (t + self.s) / (1 + self.s) * (math.pi / 2)
 
     def alpha(self, t: Scalar) -> Scalar:
-        if not hasattr(t, "shape") and t == 1.0:
-            return 0.0  # cos(pi/2) is 6e-17 in floating point
-        return cos(self._theta(t)) / math.cos(self._theta(0.0))
+        # cos(theta_t), from the angle to pi/2 so that it is 0 at t = 1
+        return sin((1 - t) / (1 + self.s) * (math.pi / 2)) / math.cos(self._theta(0.0))
 
     def sigma(self, t: Scalar) -> Scalar:
         theta_t, theta_0 = self._theta(t), self._theta(0.0)
@@ -180,7 +180,7 @@ class VPCosine(Schedule):
     def g2(self, t: Scalar) -> Scalar:
         return -2 * self.f(t)
 
-    def time_of(self, lambda_: Scalar) -> Scalar:
+    def _time_of(self, lambda_: Scalar) -> Scalar:
         alpha_t = exp(-softplus(-2 * lambda_) / 2)
         theta_t = acos(alpha_t * math.cos(self._theta(0.0)))
         return theta_t * (1 + self.s) / (math.pi / 2) - self.s
@@ -216,7 +216,7 @@ class VE(_ClosedForm):
     def half_log_snr(self, t: Scalar) -> Scalar:
         return -(math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min))
 
-    def time_of(self, lambda_: Scalar) -> Scalar:
+    def _time_of(self, lambda_: Scalar) -> Scalar:
         return -(lambda_ + math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
 
     def norm(self, alpha: Scalar, sigma: Scalar) -> Scalar:
@@ -257,7 +257,7 @@ class EDM(Schedule):
     def half_log_snr(self, t: Scalar) -> Scalar:
         return -log(t)
 
-    def time_of(self, lambda_: Scalar) -> Scalar:
+    def _time_of(self, lambda_: Scalar) -> Scalar:
         return exp(-lambda_)
 
     def norm(self, alpha: Scalar, sigma: Scalar) -> Scalar:
@@ -283,12 +283,12 @@ class FlowMatching(Schedule):
         return constant_like(t, -1.0), constant_like(t, 1.0)
 
     def f(self, t: Scalar) -> Scalar:
-        return -1.0 / (1.0 - t)
+        return -ratio(constant_like(t, 1.0), 1.0 - t)
 
     def g2(self, t: Scalar) -> Scalar:
-        return 2.0 * t / (1.0 - t)
+        return ratio(2.0 * t, 1.0 - t)
 
-    def time_of(self, lambda_: Scalar) -> Scalar:
+    def _time_of(self, lambda_: Scalar) -> Scalar:
         return 1.0 / (1.0 + exp(lambda_))
 
     def norm(self, alpha: Scalar, sigma: Scalar) -> Scalar:

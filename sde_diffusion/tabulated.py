@@ -11,6 +11,7 @@ coarse table; methods in lambda or rho are not affected.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-from .scalar import Scalar, ratio, sqrt
+from .scalar import Scalar, constant_like, ratio, sqrt, where
 from .schedule import Schedule
 
 
@@ -32,6 +33,8 @@ class Tabulated(Schedule):
     Raises:
         ValueError: if fewer than 2 entries, or an entry out of order or range.
     """
+
+    timesteps: int
 
     def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | Tensor) -> None:
         bars = np.asarray(alphas_cumprod, dtype=np.float64).reshape(-1)
@@ -51,6 +54,7 @@ class Tabulated(Schedule):
         curve = PchipInterpolator(np.linspace(0.0, 1.0, len(knots)), np.sqrt(knots))
         self._cubics = torch.from_numpy(curve.c.T.copy())  # (N, 4), highest power first
         self._rows: list[list[float]] = self._cubics.tolist()
+        self._last = math.sqrt(bars[-1])
 
     @classmethod
     def from_betas(cls, betas: Sequence[float] | np.ndarray | Tensor) -> Tabulated:
@@ -65,7 +69,8 @@ class Tabulated(Schedule):
 
     def alpha(self, t: Scalar) -> Scalar:
         u, (a, b, c, d) = self._cubic(t)
-        return ((a * u + b) * u + c) * u + d
+        alpha_t = ((a * u + b) * u + c) * u + d
+        return where(t >= self.t_max, constant_like(t, self._last), alpha_t)  # 0 stays 0
 
     def sigma(self, t: Scalar) -> Scalar:
         alpha_t = self.alpha(t)
@@ -87,7 +92,11 @@ class Tabulated(Schedule):
 
     def __repr__(self) -> str:
         first, last = self.alphas_cumprod[0], self.alphas_cumprod[-1]
-        return f"Tabulated(alphas_cumprod={first:.6g}..{last:.6g}, timesteps={self.timesteps})"
+        check = zlib.crc32(self.alphas_cumprod.tobytes())
+        return (
+            f"Tabulated(alphas_cumprod={first:.6g}..{last:.6g}, timesteps={self.timesteps}, "
+            f"crc32={check:08x})"
+        )
 
 
 def ddpm_linear(
@@ -136,10 +145,12 @@ class ZeroTerminalSNR(Schedule):
             raise ValueError(f"{base!r} starts at sigma = {base.sigma(base.t_min):.6g}, not at 0")
         self.base = base
         self.t_min, self.t_max, self.t_clean = base.t_min, base.t_max, base.t_clean
+        self.timesteps = base.timesteps
         self._last = float(base.alpha(base.t_max))
 
     def alpha(self, t: Scalar) -> Scalar:
-        return (self.base.alpha(t) - self._last) / (1.0 - self._last)
+        alpha_t = (self.base.alpha(t) - self._last) / (1.0 - self._last)
+        return where(t >= self.t_max, constant_like(t, 0.0), alpha_t)
 
     def sigma(self, t: Scalar) -> Scalar:
         alpha_t, sigma_t = self.base(t)
@@ -170,6 +181,7 @@ class Shifted(Schedule):
             raise ValueError(f"factor = {factor}: the noise-to-signal multiplier must be positive")
         self.base, self.factor = base, float(factor)
         self.t_min, self.t_max, self.t_clean = base.t_min, base.t_max, base.t_clean
+        self.timesteps = base.timesteps
 
     def _scale(self, alpha_t: Scalar, sigma_t: Scalar) -> Scalar:
         norm = self.base.norm
@@ -186,8 +198,11 @@ class Shifted(Schedule):
     def half_log_snr(self, t: Scalar) -> Scalar:
         return self.base.half_log_snr(t) - math.log(self.factor)
 
-    def time_of(self, lambda_: Scalar) -> Scalar:
+    def _time_of(self, lambda_: Scalar) -> Scalar:
         return self.base.time_of(lambda_ + math.log(self.factor))
+
+    def norm(self, alpha: Scalar, sigma: Scalar) -> Scalar:
+        return self.base.norm(alpha, sigma)
 
     def __repr__(self) -> str:
         return f"Shifted({self.base!r}, factor={self.factor:g})"

@@ -33,13 +33,15 @@ def uniform(
 def quadratic(
     schedule: Schedule, steps: int, t_start: float | None = None, t_end: float | None = None
 ) -> Tensor:
-    """Even steps in sqrt(t): dense near the clean end.
+    """Even steps in sqrt(t - t_min): dense near the clean end.
 
     Song et al., "Denoising diffusion implicit models", 2021, arXiv:2010.02502, appendix D.2.
     """
     t_start, t_end = _ends(schedule, steps, t_start, t_end)
-    roots = torch.linspace(t_start**0.5, t_end**0.5, steps + 1, dtype=torch.float64)
-    return _pin(roots**2, t_start, t_end)
+    clean = schedule.t_min
+    first, last = math.sqrt(t_start - clean), math.sqrt(t_end - clean)
+    roots = torch.linspace(first, last, steps + 1, dtype=torch.float64)
+    return _pin(clean + roots**2, t_start, t_end)
 
 
 def uniform_lambda(
@@ -119,7 +121,8 @@ def from_timesteps(
         raise ValueError(
             f"timesteps {table.astype(int).tolist()} must decrease strictly (at most {n} steps)"
         )
-    grid = schedule.t_min + (schedule.t_max - schedule.t_min) * (table + 1) / n
+    grid = schedule.t_min + (schedule.t_max - schedule.t_min) * ((table + 1) / n)
+    grid[table == n - 1] = schedule.t_max  # to the last bit
     return torch.tensor([*grid.tolist(), schedule.t_min], dtype=torch.float64)
 
 
@@ -142,12 +145,12 @@ def check_grid(schedule: Schedule, times: Sequence[float] | np.ndarray | Tensor)
         TypeError: if the times are integers.
         ValueError: if fewer than 2, not finite, not strictly decreasing, or out of range.
     """
-    if isinstance(times, Tensor) and not times.is_floating_point():
+    if isinstance(times, Tensor | np.ndarray) and "float" not in str(times.dtype):
         raise TypeError(
             f"times have dtype {times.dtype}; times are continuous (for integer timesteps of a "
             "discrete schedule use times.from_timesteps)"
         )
-    tensor = times if isinstance(times, Tensor) else torch.as_tensor(np.asarray(times, float))
+    tensor = _as_tensor(times)
     if tensor.ndim != 1 or len(tensor) < 2:
         raise ValueError(f"times have shape {tuple(tensor.shape)}; need (steps + 1,), steps >= 1")
     values = tensor.detach().to("cpu", torch.float64).tolist()
@@ -165,6 +168,16 @@ def check_grid(schedule: Schedule, times: Sequence[float] | np.ndarray | Tensor)
     if tensor.requires_grad:
         return list(tensor.to("cpu", torch.float64).unbind())
     return list(values)
+
+
+def _as_tensor(times: Sequence[float] | np.ndarray | Tensor) -> Tensor:
+    if isinstance(times, Tensor):
+        return times
+    if np.iterable(times) and any(
+        isinstance(t, Tensor) for t in times
+    ):  # 0-d tensors, perhaps with gradients
+        return torch.stack([torch.as_tensor(t, dtype=torch.float64) for t in times])
+    return torch.as_tensor(np.asarray(times, dtype=np.float64))
 
 
 def _ends(
@@ -199,6 +212,11 @@ def _even_in_noise(
     if jump and steps == 1:
         return torch.tensor([start, end], dtype=torch.float64)
     last = schedule.t_clean if jump else end
+    if jump and start <= last:
+        raise ValueError(
+            f"t_start = {start:g} is not above t_clean = {last:g}, where the even steps of this "
+            "grid end: give t_end as well"
+        )
     noise_start, noise_end = float(schedule.rho(start)), float(schedule.rho(last))
     if not math.isfinite(noise_start) or noise_end == 0:
         t, name = (start, "alpha") if noise_end else (last, "sigma")
@@ -208,7 +226,7 @@ def _even_in_noise(
         )
     even = np.linspace(warp(noise_start), warp(noise_end), steps if jump else steps + 1)
     inner = [float(schedule.time_of(-math.log(sigma))) for sigma in unwarp(even[1:-1])]
-    points = [start, *inner] + ([last] if last != start else []) + ([end] if jump else [])
+    points = [start, *inner, last, *([end] if jump else [])]
     return torch.tensor(points, dtype=torch.float64)
 
 
@@ -219,7 +237,7 @@ def _pin(grid: Tensor, t_start: float, t_end: float) -> Tensor:
 
 
 def _timesteps(schedule: Schedule, steps: int, timesteps: int | None) -> int:
-    n = getattr(schedule, "timesteps", None) if timesteps is None else timesteps
+    n = schedule.timesteps if timesteps is None else timesteps
     check_steps(steps)
     if n is None:
         raise ValueError(
