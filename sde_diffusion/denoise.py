@@ -87,11 +87,13 @@ class NetworkDenoiser(Denoiser):
     Args:
         network: a callable (x, label) -> tensor of x's shape; x is (batch, *event), label is
             (batch,). Conditions are bound beforehand: `lambda x, t: unet(x, t, context).sample`.
+            It returns a tensor of its own at each call, not one buffer that the next overwrites.
         schedule: the alpha_t, sigma_t that it was trained on.
         prediction: "noise", "data", "velocity", "flow", "score" or "edm".
         label: how the network is told the time: "time" (t), "timestep" (the nearest integer
             0 .. N-1, int64), "fractional_timestep" (the same, not rounded), "sigma"
-            (sigma/alpha), "log_snr" (2 lambda), "edm" (log(sigma/alpha)/4), or a function of t.
+            (sigma/alpha), "log_snr" (2 lambda), "edm" (log(sigma/alpha)/4), or a function of a
+            float64 tensor of times.
         timesteps: N for the two timestep labels; default: the schedule's own number.
         sigma_data: standard deviation of the data, for "edm" prediction only.
 
@@ -134,19 +136,28 @@ class NetworkDenoiser(Denoiser):
         self.device = None if parameter is None else parameter.device
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
-        c_in, a, b = (along(c, x) for c in self._coefficients(t))
-        output = self._ask(x if _is_one(c_in) else x * c_in, self._labels([t], x)[0])
-        return x * a + output * b
+        if not isinstance(t, Tensor):
+            return self.bind([t], x)[0](x)
+        t = double(t)  # one time or one a sample, perhaps on a device: not read, so not checked
+        c_in, a, b = (
+            along(torch.as_tensor(c), x) for c in self._affine(self, t, *self.schedule(t))
+        )
+        return x * a + self._ask(x * c_in, self._tell(t, x).expand(len(x))) * b
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Callable[[Tensor], Tensor]]:
-        return [
-            partial(self._evaluate, label, tuple(map(float, self._coefficients(t))))
-            for t, label in zip(times, self._labels(times, x), strict=True)
-        ]
+        t = torch.tensor(times, dtype=torch.float64)
+        alpha_t, sigma_t = self.schedule(t)
+        for scale, values in (("alpha", alpha_t), ("sigma", sigma_t)):
+            if scale in _UNDEFINED[self.prediction] and not bool(torch.as_tensor(values).all()):
+                where = next(u for u in times if getattr(self.schedule, scale)(u) == 0)
+                raise ValueError(_undefined(self.prediction, scale, where))
+        affine = self._affine(self, t, alpha_t, sigma_t)
+        c_in, a, b = (_floats(c, len(times)) for c in affine)
+        labels = self._tell(t, x)[:, None].expand(len(times), len(x)).unbind()
+        return [partial(self._evaluate, *known) for known in zip(labels, c_in, a, b, strict=True)]
 
-    def _evaluate(self, label: Tensor, coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+    def _evaluate(self, label: Tensor, c_in: float, a: float, b: float, x: Tensor) -> Tensor:
         """a x + b F(c_in x) with as few passes over memory as the numbers allow."""
-        c_in, a, b = coefficients
         output = self._ask(x if c_in == 1.0 else x * c_in, label)
         if a == 0.0:
             return output if b == 1.0 else output * b
@@ -158,29 +169,19 @@ class NetworkDenoiser(Denoiser):
             raise ValueError(_wrong_output(output, x))
         return output if output.dtype is x.dtype else output.to(x.dtype)
 
-    def _coefficients(self, t: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-        """(c_in, a, b) with d = a x + b F(c_in x)."""
-        alpha_t, sigma_t = self.schedule(t)
-        if not isinstance(t, Tensor):
-            if alpha_t == 0.0 and "alpha" in _UNDEFINED[self.prediction]:
-                raise ValueError(_undefined(self.prediction, "alpha", t))
-            if sigma_t == 0.0 and "sigma" in _UNDEFINED[self.prediction]:
-                raise ValueError(_undefined(self.prediction, "sigma", t))
-        return self._affine(self, t, alpha_t, sigma_t)
-
-    def _labels(self, times: Sequence[Scalar], x: Tensor) -> list[Tensor]:
-        """The network's labels, each of shape (batch,), moved to the device in one piece."""
-        labels = [self._label(self, t) for t in times]
-        if any(isinstance(label, Tensor) for label in labels):
-            table = torch.stack([torch.as_tensor(v).to("cpu", torch.float64) for v in labels])
-        else:
-            table = torch.tensor(labels, dtype=torch.float64)
+    def _tell(self, t: Tensor, x: Tensor) -> Tensor:
+        """The network's labels for times t, in their shape, on x's device."""
+        label = torch.as_tensor(self._label(self, t))
         if self._rounded:
-            table = table.round().long()
+            label = label.round().long()
         else:
-            table = table.to(torch.promote_types(self.dtype or x.dtype, torch.float32))
-        table = table.to(x.device).reshape(len(times), -1)
-        return list(table.expand(len(times), len(x)).unbind())
+            label = label.to(torch.promote_types(self.dtype or x.dtype, torch.float32))
+        return label.expand(t.shape).to(x.device)
+
+
+def double(t: Tensor) -> Tensor:
+    """Times in float64, where the device has it, so that alpha and sigma are right in float32."""
+    return t if t.device.type == "mps" else t.double()
 
 
 def along(coefficient: Scalar, x: Tensor) -> Scalar:
@@ -199,8 +200,8 @@ def along(coefficient: Scalar, x: Tensor) -> Scalar:
     )
 
 
-def _is_one(c: Scalar) -> bool:
-    return not isinstance(c, Tensor) and c == 1.0
+def _floats(c: Scalar, n: int) -> list[float]:
+    return c.tolist() if isinstance(c, Tensor) else [c] * n
 
 
 def _undefined(prediction: str, scale: str, t: float) -> str:

@@ -102,6 +102,7 @@ def run(
 
     result = execute(check=False)
     if not bool(torch.isfinite(result).all()):
+        check_finite(x)
         execute(check=True)  # once more, looking at every step, to say where
         raise FloatingPointError(
             f"{plan.name}: the result is not finite, though a second run was; the network does "
@@ -273,13 +274,17 @@ def _checked_start(
 
 
 def check_state(x: Tensor) -> None:
-    """Raise unless x is a non-empty, finite, real floating tensor of shape (batch, *event)."""
+    """Raise unless x is a non-empty, real floating tensor of shape (batch, *event)."""
     if not isinstance(x, Tensor):
         raise TypeError(f"the state must be a tensor, not {type(x).__name__}")
     if not x.is_floating_point():
         raise TypeError(f"the state has dtype {x.dtype}; it must be floating: x.float()")
     if x.ndim < 1 or x.numel() == 0:
         raise ValueError(f"the state has shape {tuple(x.shape)}: an empty batch has no samples")
+
+
+def check_finite(x: Tensor) -> None:
+    """Raise unless the state to start from is finite."""
     if not bool(torch.isfinite(x).all()):
         raise ValueError("the state to start from is not finite")
 

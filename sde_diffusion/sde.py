@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .denoise import Denoiser, along
+from .denoise import Denoiser, along, double
 from .scalar import Scalar, sqrt
 from .schedule import Schedule
 
@@ -48,7 +48,7 @@ class ForwardSDE:
 
     def marginal(self, x_0: Tensor, t: Scalar) -> tuple[Tensor, Scalar]:
         """Mean alpha_t x_0 and standard deviation sigma_t of x_t | x_0."""
-        alpha_t, sigma_t = self.schedule(_double(t))
+        alpha_t, sigma_t = self.schedule(_precise(t))
         return along(alpha_t, x_0) * x_0, along(sigma_t, x_0)
 
     def sample_marginal(
@@ -63,7 +63,7 @@ class ForwardSDE:
         self, x_s: Tensor, s: Scalar, t: Scalar, generator: torch.Generator | None = None
     ) -> Tensor:
         """x_t | x_s ~ N(alpha_{t|s} x_s, sigma_{t|s}^2 I), exactly, from s to a noisier t."""
-        alpha_ts, sigma_ts = self.schedule.transition(_double(s), _double(t))
+        alpha_ts, sigma_ts = self.schedule.transition(_precise(s), _precise(t))
         return along(alpha_ts, x_s) * x_s + along(sigma_ts, x_s) * _normal(x_s, generator)
 
     def sample_path(
@@ -182,9 +182,8 @@ class ProbabilityFlowODE:
         return slope.cpu().numpy().reshape(-1)
 
 
-def _double(t: Scalar) -> Scalar:
-    """Times in float64, so that alpha and sigma are right to the last bit of float32."""
-    return t.double() if isinstance(t, Tensor) and t.device.type != "mps" else t
+def _precise(t: Scalar) -> Scalar:
+    return double(t) if isinstance(t, Tensor) else t
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:

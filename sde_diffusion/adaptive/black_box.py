@@ -18,7 +18,7 @@ from torchdiffeq import odeint
 
 from ..denoise import Denoiser
 from ..names import unknown
-from ..run import check_state
+from ..run import check_finite, check_state
 from ..scalar import Scalar
 from ..sde import ProbabilityFlowODE
 from ..times import check_grid
@@ -128,6 +128,7 @@ def _integrate(
 ) -> Solution:
     """To the end of the grid, or to t_clean and then by one denoising step to sigma = 0."""
     check_state(x)
+    check_finite(x)
     schedule = denoiser.schedule
     grid = [float(t) for t in check_grid(schedule, times)]
     calls = 0
