@@ -126,7 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="DIR", help="where files go (default: benchmarks/output/full, quick)")
     add("--nfe", type=_numbers, metavar="5,10,...", help="numbers of network evaluations")
     add("--seed", type=int, default=0, help="of starting points and samples")
-    add("--grid", choices=END_GRIDS, default="uniform", help="spacing of the times")
+    add("--grid", choices=END_GRIDS, default="quadratic", help="times of the endpoint errors")
+    add("--sampling-grid", choices=END_GRIDS, default="uniform", help="times of the samples")
     names = ", ".join([*SOLVERS, *BLACK_BOXES])
     add("--solvers", nargs="+", metavar="NAME", help=f"only these: {names}")
     add("--threads", type=int, metavar="N", help="of torch (default: the faster of 1 and all)")
@@ -144,7 +145,11 @@ def _settings(options: argparse.Namespace) -> Settings:
         options.budget = QUICK_SECONDS if options.quick else SECONDS
     if options.seed < 0:
         raise ValueError(f"--seed {options.seed}: give a number of at least 0")
-    chosen: dict[str, Any] = {"seed": options.seed, "grid": options.grid}
+    chosen: dict[str, Any] = {
+        "seed": options.seed,
+        "grid": options.grid,
+        "sampling_grid": options.sampling_grid,
+    }
     if options.solvers:
         chosen["solvers"] = tuple(n for name in options.solvers for n in name.split(",") if n)
     if options.nfe:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sde_diffusion import CLAIMS, SOLVERS, Plan, Schedule
+from sde_diffusion import CLAIMS, SOLVERS, Plan, Schedule, VPLinear
 from sde_diffusion.adaptive import ADAPTIVE
 from sde_diffusion.names import unknown
 from sde_diffusion.times import GRIDS
@@ -67,16 +67,12 @@ class Entry:
     @cached_property
     def evaluations(self) -> int:
         """Network evaluations a step, k."""
-        from sde_diffusion import VPLinear
-
         plans = [self.plan(VPLinear(), n, "uniform", 0.1) for n in (4, 5)]
         return plans[1].nfe - plans[0].nfe
 
     @cached_property
     def stochastic(self) -> bool:
         """Whether it draws noise."""
-        from sde_diffusion import VPLinear
-
         return not self.adaptive and self.plan(VPLinear(), 2, "uniform", 0.1).stochastic
 
 

@@ -51,8 +51,11 @@ class Job:
     def key(self, settings: Settings, context: str) -> str:
         """Digest of all that settles its numbers; `context` is that of code and network."""
         sizes = dict(settings.points)[self.case] if self.kind == "precision" else settings.samples
-        chosen = [asdict(self), settings.seed, settings.grid, sizes, context]
-        return digest(chosen)
+        return digest([asdict(self), settings.seed, self.grid(settings), sizes, context])
+
+    def grid(self, settings: Settings) -> str:
+        """Name of its time grid."""
+        return settings.grid if self.kind == "precision" else settings.sampling_grid
 
     @property
     def title(self) -> str:
@@ -200,7 +203,7 @@ class Workbench:
             ValueError: if one step of the solver already asks more often than allowed.
         """
         schedule = self.sampler.schedule
-        plan = job.entry.plan_within(schedule, job.nfe, self.settings.grid, t_end)
+        plan = job.entry.plan_within(schedule, job.nfe, job.grid(self.settings), t_end)
         if plan is None:
             raise ValueError(f"a step takes {job.entry.evaluations} evaluations, allowed {job.nfe}")
         return plan

@@ -28,7 +28,8 @@ HOW_TO_READ = (
     "Samples run to sigma = 0. Euler-Maruyama takes noise in its last step too, as published, "
     "which costs it quality at few steps.",
     "In each repeat all solvers start from the same noise, so that differences are paired.",
-    "All solvers use one grid (see the settings). Other spacings change the ranking at small NFE.",
+    "All solvers use one grid for the endpoint errors and one for the samples (see the settings). "
+    "Other spacings change the ranking at small NFE.",
 )
 
 

@@ -24,7 +24,8 @@ class Settings:
         quick: a short training and small sets, to try the benchmark out.
         nfe: numbers of network evaluations, increasing.
         seed: of starting points, samples and everything drawn.
-        grid: name of the time grid.
+        grid: name of the time grid of the endpoint errors (to t_clean).
+        sampling_grid: name of that of the samples (to t_min); even in t, as DDPM's steps are.
         points: starting points for the endpoint errors, per model.
         samples: samples a set for the quality.
         repeats: sets of samples, each of another seed.
@@ -37,7 +38,8 @@ class Settings:
     quick: bool = False
     nfe: tuple[int, ...] = NFES
     seed: int = 0
-    grid: str = "uniform"
+    grid: str = "quadratic"
+    sampling_grid: str = "uniform"
     points: tuple[tuple[str, int], ...] = (("ring", 128), ("digits", 32), ("network", 32))
     samples: int = 150
     repeats: int = 8

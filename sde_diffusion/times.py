@@ -35,6 +35,9 @@ def quadratic(
 ) -> Tensor:
     """Even steps in sqrt(t - t_min): dense near the clean end.
 
+    The last network call is at (t_start - t_min)/steps^2 above t_min: give t_end where that is
+    below what the network was trained on.
+
     Song et al., "Denoising diffusion implicit models", 2021, arXiv:2010.02502, appendix D.2.
     """
     t_start, t_end = _ends(schedule, steps, t_start, t_end)
@@ -127,9 +130,9 @@ def from_timesteps(
 
 
 def default(schedule: Schedule, steps: int) -> Tensor:
-    """The grid taken when none is asked for: uniform in t; Karras where alpha is constant."""
+    """The grid taken when none is asked for: even in t, or in lambda where alpha is constant."""
     constant_alpha = schedule.alpha(schedule.t_max) == schedule.alpha(schedule.t_min)
-    return (karras if constant_alpha else uniform)(schedule, steps)
+    return (uniform_lambda if constant_alpha else uniform)(schedule, steps)
 
 
 GRIDS: dict[str, Callable[..., Tensor]] = {

@@ -66,7 +66,7 @@ def test_given_ends_length_and_order(name, schedule, steps, high, low):
 @given(schedules, steps_counts)
 def test_the_default_grid(schedule, steps):
     flat = schedule.alpha(schedule.t_max) == schedule.alpha(schedule.t_min)
-    expected = (times.karras if flat else times.uniform)(schedule, steps)
+    expected = (times.uniform_lambda if flat else times.uniform)(schedule, steps)
     assert times.default(schedule, steps).equal(expected)
     assert set(times.GRIDS) == {"default", *CONTINUOUS, *INTEGER}
 
