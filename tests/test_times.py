@@ -46,7 +46,6 @@ def assert_grid(grid, steps, start, end):
 @pytest.mark.parametrize("name", CONTINUOUS)
 @given(schedules, steps_counts, examples=15)
 def test_default_ends_length_and_order(name, schedule, steps):
-    assume(name != "quadratic" or schedule.t_min >= 0)
     assume(name not in IN_NOISE or schedule.alpha(schedule.t_max) > 0)
     assume(not (schedule.t_clean >= schedule.t_max * 0.9))
     grid = CONTINUOUS[name](schedule, steps)
@@ -57,7 +56,6 @@ def test_default_ends_length_and_order(name, schedule, steps):
 @pytest.mark.parametrize("name", CONTINUOUS)
 @given(schedules, steps_counts, st.floats(0.5, 0.9), st.floats(0.05, 0.4), examples=15)
 def test_given_ends_length_and_order(name, schedule, steps, high, low):
-    assume(name != "quadratic" or schedule.t_min >= 0)
     span = schedule.t_max - schedule.t_min
     start, end = schedule.t_min + high * span, schedule.t_min + low * span
     assert_grid(CONTINUOUS[name](schedule, steps, start, end), steps, start, end)
