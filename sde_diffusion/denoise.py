@@ -166,7 +166,7 @@ class NetworkDenoiser(Denoiser):
     def _ask(self, x: Tensor, label: Tensor) -> Tensor:
         output = self.network(x if self.dtype in (None, x.dtype) else x.to(self.dtype), label)
         if not isinstance(output, Tensor) or output.shape != x.shape:
-            raise ValueError(_wrong_output(output, x))
+            raise ValueError(wrong_output(output, x))
         return output if output.dtype is x.dtype else output.to(x.dtype)
 
     def _tell(self, t: Tensor, x: Tensor) -> Tensor:
@@ -211,7 +211,8 @@ def _undefined(prediction: str, scale: str, t: float) -> str:
     )
 
 
-def _wrong_output(output: object, x: Tensor) -> str:
+def wrong_output(output: object, x: Tensor) -> str:
+    """What to say of an output that is not one number for each of the state's."""
     if isinstance(output, Tensor):
         return (
             f"the network returned shape {tuple(output.shape)} for states of shape "

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .denoise import Denoiser
+from .denoise import Denoiser, wrong_output
 from .extras import optional
 from .noise import Noise, noise_from
 from .plan import Plan
@@ -209,6 +209,8 @@ def _in_place(
                 x.copy_(replacement)
         if ask >= 0:
             d = calls[ask](x)
+            if d.shape != x.shape:
+                raise ValueError(wrong_output(d, x))
             if d.data_ptr() == x.data_ptr():  # the network handed its input back
                 d = d.clone()
             slots[output] = d
@@ -237,8 +239,10 @@ def _differentiable(
             x = sum(c * symbols[symbol] for symbol, c in row.terms())  # type: ignore[assignment]
         x = symbols["x", i] = watch.at_state(i, row.kind in ("denoise", "end"), x)
         if row.asks:
-            symbols["d", outputs] = calls[outputs](x)
-            watch.at_output(i, row.kind == "denoise", symbols["d", outputs])
+            d = symbols["d", outputs] = calls[outputs](x)
+            if d.shape != x.shape:
+                raise ValueError(wrong_output(d, x))
+            watch.at_output(i, row.kind == "denoise", d)
             outputs += 1
     return x
 

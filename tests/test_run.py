@@ -419,6 +419,8 @@ def test_bad_states_and_networks_are_refused_with_a_cure(x, denoiser):
             ValueError,
             "first half of the channels",
         ),
+        (lambda: sd.run(plan, lambda x, t: x[0], x), ValueError, "one number for each"),
+        (lambda: sd.run(plan, lambda x, t: x[0], x, grad=True), ValueError, "one number for each"),
         (
             lambda: sd.run(plan, NetworkDenoiser(lambda x, t: {"sample": x}, VP), x),
             ValueError,

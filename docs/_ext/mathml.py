@@ -16,8 +16,16 @@ from sphinx.errors import ExtensionError
 from sphinx.util.math import get_node_equation_number
 
 # Number of children that each element must have (MathML Core, sections 3.3 and 3.4).
-CHILDREN = {"mfrac": 2, "msub": 2, "msup": 2, "msubsup": 3, "munder": 2, "mover": 2, "mroot": 2,
-            "munderover": 3}
+CHILDREN = {
+    "mfrac": 2,
+    "msub": 2,
+    "msup": 2,
+    "msubsup": 3,
+    "munder": 2,
+    "mover": 2,
+    "mroot": 2,
+    "munderover": 3,
+}
 NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
 
 

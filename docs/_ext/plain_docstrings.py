@@ -83,8 +83,10 @@ def to_rest(lines: list[str]) -> list[str]:
             i = end
         elif ITEM.match(line):
             end = i + 1
-            while end < len(lines) and lines[end].strip() and (
-                ITEM.match(lines[end]) or indent_of(lines[end]) > 0
+            while (
+                end < len(lines)
+                and lines[end].strip()
+                and (ITEM.match(lines[end]) or indent_of(lines[end]) > 0)
             ):
                 end += 1
             out += ["", *(_list_line(item) for item in lines[i:end]), ""]

@@ -34,11 +34,18 @@ def draw(path):
     knots = np.linspace(first, last, 9)
 
     fig, axes = figure(1, 2, height=3.7, sharey=True)
-    titles = (r"$\hat\epsilon$ held constant: DPM-Solver-1 = DDIM",
-              r"$\hat\epsilon$ linear through two outputs: order 2")
+    titles = (
+        r"$\hat\epsilon$ held constant: DPM-Solver-1 = DDIM",
+        r"$\hat\epsilon$ linear through two outputs: order 2",
+    )
     for order, (ax, title) in enumerate(zip(axes, titles, strict=True)):
-        ax.plot(lambdas, np.exp(-lambdas) * eps, color=INK, lw=2.4,
-                label=r"$e^{-\lambda}\,\hat\epsilon(\lambda)$, exact")
+        ax.plot(
+            lambdas,
+            np.exp(-lambdas) * eps,
+            color=INK,
+            lw=2.4,
+            label=r"$e^{-\lambda}\,\hat\epsilon(\lambda)$, exact",
+        )
         for i, (a, b) in enumerate(pairwise(knots)):
             u = np.linspace(a, b, 60)
             slope = 0.0
@@ -46,8 +53,13 @@ def draw(path):
                 slope = (at(a) - at(knots[i - 1])) / (a - knots[i - 1])
             approximation = np.exp(-u) * (at(a) + slope * (u - a))
             colour = COLOURS[order]
-            ax.plot(u, approximation, color=colour, lw=1.6,
-                    label="what one step integrates" if i == 0 else None)
+            ax.plot(
+                u,
+                approximation,
+                color=colour,
+                lw=1.6,
+                label="what one step integrates" if i == 0 else None,
+            )
             ax.fill_between(u, approximation, np.exp(-u) * at(u), color=colour, alpha=0.28, lw=0)
             ax.plot([a], [np.exp(-a) * at(a)], "o", color=colour, ms=5)
         for knot in knots:

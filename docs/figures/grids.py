@@ -18,8 +18,12 @@ def draw(path):
         y = len(names) - 1 - row
         ax.plot([lambdas[0], lambdas[-1]], [y, y], color=INK, lw=0.8)
         ax.plot(lambdas, np.full(len(lambdas), y), "|", ms=17, mew=2.0, color=colour)
-    ax.set(yticks=range(len(names)), yticklabels=labels[::-1], ylim=(-0.6, len(names) - 0.4),
-           xlabel=r"$\lambda_t$   (noisy $\rightarrow$ clean)")
+    ax.set(
+        yticks=range(len(names)),
+        yticklabels=labels[::-1],
+        ylim=(-0.6, len(names) - 0.4),
+        xlabel=r"$\lambda_t$   (noisy $\rightarrow$ clean)",
+    )
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     save(fig, path)

@@ -17,11 +17,22 @@ def draw(path):
         ax.plot(u, values, label=type(schedule).__name__, color=colour)
     table = ddpm_linear()
     u = np.arange(25, 1001, 75) / 1000
-    ax.plot(u, [table.half_log_snr(float(t)) for t in u], "o", ms=4, mfc="none",
-            color=COLOURS[6], label="ddpm_linear, T = 1000")
+    ax.plot(
+        u,
+        [table.half_log_snr(float(t)) for t in u],
+        "o",
+        ms=4,
+        mfc="none",
+        color=COLOURS[6],
+        label="ddpm_linear, T = 1000",
+    )
     ax.axhline(0, lw=0.8, color="#80868e", ls=":")
-    ax.set(xlabel=r"$t / t_{\max}$   (clean $\rightarrow$ noisy)", ylim=(-6.5, 8), xlim=(0, 1),
-           ylabel=r"$\lambda_t = \log(\alpha_t / \sigma_t)$")
+    ax.set(
+        xlabel=r"$t / t_{\max}$   (clean $\rightarrow$ noisy)",
+        ylim=(-6.5, 8),
+        xlim=(0, 1),
+        ylabel=r"$\lambda_t = \log(\alpha_t / \sigma_t)$",
+    )
     ax.grid(True)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(fig, path)
