@@ -22,7 +22,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,26 @@ from torch import Tensor
 from .names import look_up
 from .scalar import Scalar, log, sqrt
 from .schedule import Schedule
+
+
+class Call(NamedTuple):
+    """The denoiser at one time, prepared for a loop: d = scale * function(x, out).
+
+    Attributes:
+        function: (x, out) -> tensor of x's shape. It may write its answer into `out`, a buffer of
+            x's shape, or return a tensor of its own and leave `out` alone; with None it must.
+        scale: a factor that the loop multiplies into its coefficients.
+        writes: whether it makes use of `out`.
+    """
+
+    function: Callable[[Tensor, Tensor | None], Tensor]
+    scale: float = 1.0
+    writes: bool = False
+
+
+def plain_call(function: Callable[[Tensor, Scalar], Tensor], t: float) -> Call:
+    """A function (x, t) -> E[x_0 | x_t = x] at one time."""
+    return Call(lambda x, out: function(x, t))
 
 
 class Denoiser(ABC):
@@ -66,9 +86,9 @@ class Denoiser(ABC):
         d = self(x, t)
         return alpha_t * (x - alpha_t * d) / sigma_t - sigma_t * d
 
-    def bind(self, times: Sequence[float], x: Tensor) -> list[Callable[[Tensor], Tensor]]:
-        """One function x -> d for each time, with all that can be prepared prepared."""
-        return [partial(self, t=t) for t in times]
+    def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
+        """The denoiser at each of the times, for states like x: all that can be done beforehand."""
+        return [plain_call(self, t) for t in times]
 
 
 class FunctionDenoiser(Denoiser):
@@ -137,14 +157,15 @@ class NetworkDenoiser(Denoiser):
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
         if not isinstance(t, Tensor):
-            return self.bind([t], x)[0](x)
+            function, scale, _ = self.bind([t], x)[0]
+            return scale * function(x, None)
         t = double(t)  # one time or one a sample, perhaps on a device: not read, so not checked
         c_in, a, b = (
             along(torch.as_tensor(c), x) for c in self._affine(self, t, *self.schedule(t))
         )
         return x * a + self._ask(x * c_in, self._tell(t, x).expand(len(x))) * b
 
-    def bind(self, times: Sequence[float], x: Tensor) -> list[Callable[[Tensor], Tensor]]:
+    def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
         t = torch.tensor(times, dtype=torch.float64)
         alpha_t, sigma_t = self.schedule(t)
         for scale, values in (("alpha", alpha_t), ("sigma", sigma_t)):
@@ -154,14 +175,22 @@ class NetworkDenoiser(Denoiser):
         affine = self._affine(self, t, alpha_t, sigma_t)
         c_in, a, b = (_floats(c, len(times)) for c in affine)
         labels = self._tell(t, x)[:, None].expand(len(times), len(x)).unbind()
-        return [partial(self._evaluate, *known) for known in zip(labels, c_in, a, b, strict=True)]
+        return [self._call(*known) for known in zip(labels, c_in, a, b, strict=True)]
 
-    def _evaluate(self, label: Tensor, c_in: float, a: float, b: float, x: Tensor) -> Tensor:
-        """a x + b F(c_in x) with as few passes over memory as the numbers allow."""
-        output = self._ask(x if c_in == 1.0 else x * c_in, label)
+    def _call(self, label: Tensor, c_in: float, a: float, b: float) -> Call:
+        """d = a x + b F(c_in x) as a (x + b/a F): one pass over memory, and a factor."""
         if a == 0.0:
-            return output if b == 1.0 else output * b
-        return (output * b).add_(x, alpha=a)
+            return Call(partial(self._raw, label, c_in), b)
+        return Call(partial(self._mixed, label, c_in, b / a), a, writes=True)
+
+    def _raw(self, label: Tensor, c_in: float, x: Tensor, out: Tensor | None) -> Tensor:
+        return self._ask(x if c_in == 1.0 else x * c_in, label)
+
+    def _mixed(
+        self, label: Tensor, c_in: float, ratio: float, x: Tensor, out: Tensor | None
+    ) -> Tensor:
+        output = self._ask(x if c_in == 1.0 else x * c_in, label)
+        return torch.add(x, output, alpha=ratio, out=out)
 
     def _ask(self, x: Tensor, label: Tensor) -> Tensor:
         output = self.network(x if self.dtype in (None, x.dtype) else x.to(self.dtype), label)

@@ -62,7 +62,8 @@ def compile_rows(rows: Sequence[Row], noises: Sequence[tuple[float, float]]) -> 
         for symbol, _ in row.terms():
             last_use[symbol] = i
     slot_of: dict[Symbol, int] = {("x", 0): 0}
-    free: list[int] = []
+    free: list[int] = []  # slots of dead states and noises; below, of dead outputs
+    free_outputs: list[int] = []
     slots, calls, steps = 1, 0, []
 
     def fresh() -> int:
@@ -92,12 +93,13 @@ def compile_rows(rows: Sequence[Row], noises: Sequence[tuple[float, float]]) -> 
         slot_of["x", i] = target
         if ("x", i) not in last_use and row.kind != "end" and not row.asks:
             free.append(target)
+        drop = tuple(slot_of[symbol] for symbol in dying if symbol[0] == "d")
+        free_outputs += drop
         output = -1
         if row.asks:
-            output = slots  # an output is the denoiser's own tensor, so it gets a slot of its own
-            slots += 1
+            output = free_outputs.pop() if free_outputs else slots
+            slots += output == slots
             slot_of["d", calls] = output
-        drop = tuple(slot_of[symbol] for symbol in dying if symbol[0] == "d")
         steps.append(
             Step(
                 i,

@@ -7,6 +7,7 @@ whether a run stayed finite is asked once, at the end.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .denoise import Denoiser, wrong_output
+from .denoise import Call, Denoiser, plain_call, wrong_output
 from .extras import optional
 from .noise import Noise, noise_from
 from .plan import Plan
@@ -101,7 +102,7 @@ def run(
             return (_differentiable if grad else _in_place)(plan, calls, x, source, watch)
 
     result = execute(check=False)
-    if not bool(torch.isfinite(result).all()):
+    if not _finite(result):
         check_finite(x)
         execute(check=True)  # once more, looking at every step, to say where
         raise FloatingPointError(
@@ -146,7 +147,7 @@ class _Watch:
         self.idle = callback is None and advance is None and not check
 
     def at_state(self, row: int, grid: bool, x: Tensor) -> Tensor:
-        if self.check and not bool(torch.isfinite(x).all()):
+        if self.check and not _finite(x):
             raise FloatingPointError(self._where(row, "the state"))
         if grid and self.callback is not None:
             point = Point(
@@ -156,11 +157,11 @@ class _Watch:
         self.index += grid
         return x
 
-    def at_output(self, row: int, grid: bool, d: Tensor) -> None:
-        if self.check and not bool(torch.isfinite(d).all()):
+    def at_output(self, row: int, grid: bool, d: Tensor, scale: float) -> None:
+        if self.check and not _finite(d):
             raise FloatingPointError(self._where(row, "the network's output"))
-        if grid:
-            self.denoised = d
+        if grid and self.callback is not None:
+            self.denoised = scale * d
         if self.advance is not None:
             self.advance()
 
@@ -175,7 +176,7 @@ class _Watch:
 
 def _in_place(
     plan: Plan,
-    calls: Sequence[Callable[[Tensor], Tensor]],
+    calls: Sequence[Call],
     start: Tensor,
     source: Noise,
     watch: _Watch,
@@ -183,6 +184,8 @@ def _in_place(
     """The loop, writing each state over one that is no longer needed."""
     program = plan.program
     slots: list[Any] = [None] * program.slots
+    buffers: list[Any] = [None] * program.slots  # for outputs that are written in place
+    scales = [1.0] * program.slots
     slots[0] = start.clone()
     draw = source.stream(start) if plan.stochastic else None
     idle = watch.idle
@@ -198,9 +201,9 @@ def _in_place(
         else:
             if x is None:
                 x = slots[target] = torch.empty_like(start)
-            torch.mul(slots[origin], scale, out=x)
+            torch.mul(slots[origin], scale * scales[origin], out=x)
         for slot, coefficient in adds:
-            x.add_(slots[slot], alpha=coefficient)
+            x.add_(slots[slot], alpha=coefficient * scales[slot])
         for slot in drop:
             slots[slot] = None
         if not idle:
@@ -208,20 +211,23 @@ def _in_place(
             if replacement is not x:
                 x.copy_(replacement)
         if ask >= 0:
-            d = calls[ask](x)
+            function, factor, writes = calls[ask]
+            if writes and buffers[output] is None:
+                buffers[output] = torch.empty_like(start)
+            d = function(x, buffers[output])
             if d.shape != x.shape:
                 raise ValueError(wrong_output(d, x))
             if d.data_ptr() == x.data_ptr():  # the network handed its input back
                 d = d.clone()
-            slots[output] = d
+            slots[output], scales[output] = d, factor
             if not idle:
-                watch.at_output(row, grid, d)
+                watch.at_output(row, grid, d, factor)
     return slots[program.result]
 
 
 def _differentiable(
     plan: Plan,
-    calls: Sequence[Callable[[Tensor], Tensor]],
+    calls: Sequence[Call],
     start: Tensor,
     source: Noise,
     watch: _Watch,
@@ -239,20 +245,22 @@ def _differentiable(
             x = sum(c * symbols[symbol] for symbol, c in row.terms())  # type: ignore[assignment]
         x = symbols["x", i] = watch.at_state(i, row.kind in ("denoise", "end"), x)
         if row.asks:
-            d = symbols["d", outputs] = calls[outputs](x)
+            function, factor, _ = calls[outputs]
+            d = function(x, None)
             if d.shape != x.shape:
                 raise ValueError(wrong_output(d, x))
-            watch.at_output(i, row.kind == "denoise", d)
+            symbols["d", outputs] = factor * d
+            watch.at_output(i, row.kind == "denoise", d, factor)
             outputs += 1
     return x
 
 
 def _bind(
     denoiser: Denoiser | Callable[[Tensor, Scalar], Tensor], times: Sequence[float], x: Tensor
-) -> list[Callable[[Tensor], Tensor]]:
+) -> list[Call]:
     if isinstance(denoiser, Denoiser):
         return denoiser.bind(times, x)
-    return [lambda state, t=t: denoiser(state, t) for t in times]  # type: ignore[misc]
+    return [plain_call(denoiser, t) for t in times]
 
 
 def _checked_start(
@@ -287,9 +295,14 @@ def check_state(x: Tensor) -> None:
         raise ValueError(f"the state has shape {tuple(x.shape)}: an empty batch has no samples")
 
 
+def _finite(x: Tensor) -> bool:
+    """Whether all of x is finite; its sum, one pass and no copy, nearly always settles it."""
+    return math.isfinite(x.detach().sum()) or bool(torch.isfinite(x).all())
+
+
 def check_finite(x: Tensor) -> None:
     """Raise unless the state to start from is finite."""
-    if not bool(torch.isfinite(x).all()):
+    if not _finite(x):
         raise ValueError("the state to start from is not finite")
 
 

@@ -90,7 +90,8 @@ def test_every_prediction_is_the_same_denoiser(prediction, schedule):
         d, eps = PROBLEM.denoised(x, alpha_t, sigma_t), PROBLEM.noise(x, alpha_t, sigma_t)
         close = {"rtol": 1e-8, "atol": 1e-8}
         torch.testing.assert_close(denoiser(x, t), d, **close)
-        torch.testing.assert_close(denoiser.bind([t], x)[0](x), d, **close)
+        function, scale, _ = denoiser.bind([t], x)[0]
+        torch.testing.assert_close(scale * function(x, torch.empty_like(x)), d, **close)
         torch.testing.assert_close(denoiser.noise(x, t), eps, **close)
         torch.testing.assert_close(
             denoiser.score(x, t), PROBLEM.score(x, alpha_t, sigma_t), **close
@@ -117,7 +118,7 @@ def labels_of(label, schedule, times, **options):
 
     denoiser = NetworkDenoiser(network, schedule, "data", label=label, **options)
     for call in denoiser.bind(times, torch.zeros(2, 3)):
-        call(torch.zeros(2, 3))
+        call.function(torch.zeros(2, 3), None)
     assert all(value.shape == (2,) for value in seen)
     return torch.stack(seen)[:, 0]
 

@@ -148,7 +148,7 @@ def _integrate(
             state = solve(ode, state, grid)
         if jump:
             state = float(schedule.alpha(end)) * denoiser(state, grid[-1])
-    if not bool(torch.isfinite(state).all()):
+    if not torch.isfinite(state).all():
         raise FloatingPointError(f"the solution is not finite at t = {end:g}")
     return Solution(state, calls + jump)
 
