@@ -15,7 +15,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -66,7 +66,7 @@ class Plan:
 
     Attributes:
         rows: the states in order; row 0 is the start, the last is the result.
-        noises: the interval (t, s) of each draw z_k.
+        noises: the interval (t, s) of each draw z_k, numbered in order of first use.
         name: the solver and its options, for people.
         schedule: repr of the schedule it was made for; `run` refuses a denoiser of another.
 
@@ -82,7 +82,7 @@ class Plan:
     def __post_init__(self) -> None:
         if len(self.rows) < 2 or self.rows[-1].kind != "end" or self.rows[0].terms():
             raise ValueError("a plan needs a start row without terms and an end row")
-        outputs = 0
+        outputs = draws = 0
         for i, row in enumerate(self.rows):
             if row.kind not in KINDS or (row.kind == "end" and i != len(self.rows) - 1):
                 raise ValueError(f"row {i} has kind {row.kind!r}; it must be one of {KINDS}")
@@ -98,7 +98,14 @@ class Plan:
                         f"on {name}{k}: the method is singular there; move the grid's end inside "
                         "(alpha and sigma both positive) or choose a solver that reaches it"
                     )
+                if name == "z" and k > draws:
+                    raise ValueError(
+                        f"row {i} uses z{k} before z{draws}; number draws by first use"
+                    )
+                draws = max(draws, k + 1) if name == "z" else draws
             outputs += row.asks
+        if draws != len(self.noises):
+            raise ValueError(f"{len(self.noises)} noises are declared and {draws} are used")
 
     @cached_property
     def nfe(self) -> int:
@@ -328,7 +335,10 @@ class Trace:
     def end(self, x: Form, t: Scalar, name: str = "plan", schedule: str = "") -> Plan:
         """The plan that ends with state x at time t."""
         self._state("end", x, t)
-        return Plan(tuple(self._rows), tuple(self._noises), name, schedule)
+        used = dict.fromkeys(k for row in self._rows for k in row.z)  # in order of first use
+        number = {k: i for i, k in enumerate(used)}
+        rows = (replace(row, z={number[k]: c for k, c in row.z.items()}) for row in self._rows)
+        return Plan(tuple(rows), tuple(self._noises[k] for k in used), name, schedule)
 
     def _ask(self, kind: str, x: Form, t: Scalar) -> tuple[Form, Form]:
         last = len(self._rows) - 1

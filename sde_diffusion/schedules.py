@@ -166,7 +166,8 @@ class VPCosine(Schedule):
 
     def sigma(self, t: Scalar) -> Scalar:
         theta_t, theta_0 = self._theta(t), self._theta(0.0)
-        return sqrt(sin(theta_t - theta_0) * sin(theta_t + theta_0)) / math.cos(theta_0)
+        gap = t / (1 + self.s) * (math.pi / 2)  # theta_t - theta_0, exactly 0 at t = 0
+        return sqrt(sin(gap) * sin(theta_t + theta_0)) / math.cos(theta_0)
 
     def derivatives(self, t: Scalar) -> tuple[Scalar, Scalar]:
         alpha_t, sigma_t = self(t)

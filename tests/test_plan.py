@@ -203,6 +203,20 @@ def test_rows_must_be_finite_and_ordered():
         Plan((Row("denoise", 1.0), Row("end", 0.0)))
 
 
+def test_draws_are_numbered_by_first_use():
+    """A draw that is never used is none; the others keep their intervals."""
+    trace = Trace(1.0)
+    a, b, c = (trace.noise(t, t - 0.1) for t in (0.9, 0.8, 0.7))
+    x, d = trace.denoise(trace.x + 2.0 * c + 0.0 * b, 1.0)
+    plan = trace.end(x + d + 3.0 * a, 0.0)
+    assert plan.noises == ((0.7, 0.7 - 0.1), (0.9, 0.9 - 0.1))
+    assert [dict(row.z) for row in plan.rows] == [{}, {0: 2.0}, {1: 3.0}]
+    with pytest.raises(ValueError, match="first use"):
+        Plan((Row("denoise", 1.0), Row("end", 0.0, x={0: 1.0}, z={1: 1.0})), plan.noises)
+    with pytest.raises(ValueError, match="are used"):
+        Plan((Row("denoise", 1.0), Row("end", 0.0, x={0: 1.0})), plan.noises)
+
+
 def test_history_counts_the_outputs_that_are_kept():
     grid = smooth_grid(VP, 6)
     assert ddim(VP, grid).history == 1
