@@ -41,7 +41,7 @@ class Recipe:
 
 
 FULL = Recipe(width=256, depth=3, hidden=256, steps=6000, batch_size=256, learning_rate=1e-3)
-QUICK = Recipe(width=256, depth=3, hidden=256, steps=800, batch_size=256, learning_rate=2e-3)
+QUICK = Recipe(width=256, depth=3, hidden=256, steps=600, batch_size=256, learning_rate=2e-3)
 
 
 def digits_network(

@@ -34,7 +34,7 @@ from . import peers
 from .about import version, where_and_when
 
 SHAPES = ((256, 2), (16, 3, 32, 32), (8, 4, 64, 64), (64, 3, 64, 64))
-STEPS = 20
+STEPS = 100
 FLOOR = "three in-place kernels"
 OURS = (
     ("ddim", "data"),

@@ -55,7 +55,7 @@ def quick_settings(**changes: Any) -> Settings:
         "nfe": (5, 10, 20, 50, 100),
         "points": (("ring", 64), ("digits", 16), ("network", 16)),
         "samples": 100,
-        "repeats": 5,
+        "repeats": 4,
         "others_up_to": 20,
         "tolerances": (1e-2, 1e-3, 1e-4),
     }
