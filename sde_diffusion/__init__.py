@@ -7,6 +7,7 @@ solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
 from . import adaptive, problems, solvers, times
 from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser
 from .form import Form
+from .networks import ResidualMLP
 from .noise import IndependentNoise, Noise, PerSampleNoise
 from .plan import Plan, Row, Trace
 from .run import Point, Trajectory, record, run
@@ -23,6 +24,8 @@ from .tabulated import (
     ddpm_scaled_linear,
     ddpm_squared_cosine,
 )
+from .training import TrainResult, diffusion_loss, train
+from .weights import load_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -44,6 +47,7 @@ __all__ = [
     "Plan",
     "Point",
     "ProbabilityFlowODE",
+    "ResidualMLP",
     "ReverseSDE",
     "Row",
     "Schedule",
@@ -51,6 +55,7 @@ __all__ = [
     "SubVP",
     "Tabulated",
     "Trace",
+    "TrainResult",
     "Trajectory",
     "VPCosine",
     "VPLinear",
@@ -59,11 +64,15 @@ __all__ = [
     "ddpm_linear",
     "ddpm_scaled_linear",
     "ddpm_squared_cosine",
+    "diffusion_loss",
+    "load_weights",
     "problems",
     "record",
     "run",
     "sample",
+    "save_weights",
     "solver",
     "solvers",
     "times",
+    "train",
 ]

@@ -47,7 +47,7 @@ class Call(NamedTuple):
     writes: bool = False
 
 
-def plain_call(function: Callable[[Tensor, Scalar], Tensor], t: float) -> Call:
+def plain_call(function: Callable[[Tensor, Scalar], Tensor], t: Scalar) -> Call:
     """A function (x, t) -> E[x_0 | x_t = x] at one time."""
     return Call(lambda x, out: function(x, t))
 
@@ -98,7 +98,10 @@ class FunctionDenoiser(Denoiser):
         self.function, self.schedule = function, schedule
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
-        return self.function(x, t)
+        d = self.function(x, t)
+        if not isinstance(d, Tensor) or d.shape != x.shape:
+            raise ValueError(wrong_output(d, x))
+        return d
 
 
 class NetworkDenoiser(Denoiser):
@@ -107,7 +110,8 @@ class NetworkDenoiser(Denoiser):
     Args:
         network: a callable (x, label) -> tensor of x's shape; x is (batch, *event), label is
             (batch,). Conditions are bound beforehand: `lambda x, t: unet(x, t, context).sample`.
-            It returns a tensor of its own at each call, not one buffer that the next overwrites.
+            It returns a tensor of its own at each call, not one buffer that the next overwrites,
+            and does not write into x.
         schedule: the alpha_t, sigma_t that it was trained on.
         prediction: "noise", "data", "velocity", "flow", "score" or "edm".
         label: how the network is told the time: "time" (t), "timestep" (the nearest integer
@@ -116,6 +120,8 @@ class NetworkDenoiser(Denoiser):
             float64 tensor of times.
         timesteps: N for the two timestep labels; default: the schedule's own number.
         sigma_data: standard deviation of the data, for "edm" prediction only.
+        dtype, device: what the network computes in and on; default: those of its parameters, where
+            it is a module (states keep their own dtype, float32 or wider).
 
     Raises:
         ValueError: unknown prediction or label; timestep labels without N.
@@ -129,6 +135,8 @@ class NetworkDenoiser(Denoiser):
         label: str | Callable[[Scalar], Scalar] | None = None,
         timesteps: int | None = None,
         sigma_data: float = 0.5,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         if not callable(network):
             raise TypeError(f"network must be callable as network(x, label), not {network!r}")
@@ -149,11 +157,27 @@ class NetworkDenoiser(Denoiser):
                 f"label {label!r} needs the number of timesteps the network knows, and "
                 f"{schedule!r} has none: pass timesteps=1000"
             )
-        parameters = network.parameters() if isinstance(network, torch.nn.Module) else iter(())
-        parameter = next(parameters, None)
-        floating = parameter is not None and parameter.is_floating_point()
-        self.dtype = parameter.dtype if parameter is not None and floating else None
-        self.device = None if parameter is None else parameter.device
+        self._dtype, self._device = dtype, None if device is None else torch.device(device)
+        if not (self.timesteps is None or (type(self.timesteps) is int and self.timesteps > 0)):
+            raise ValueError(f"timesteps = {self.timesteps!r} must be a positive integer")
+        schedule.check(points=33)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What the network computes in; None: whatever the state is."""
+        parameter = self._parameter()
+        return self._dtype or (None if parameter is None else parameter.dtype)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the network is; None: unknown."""
+        parameter = self._parameter()
+        return self._device or (None if parameter is None else parameter.device)
+
+    def _parameter(self) -> Tensor | None:
+        if not isinstance(self.network, torch.nn.Module):
+            return None
+        return next((p for p in self.network.parameters() if p.is_floating_point()), None)
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
         if not isinstance(t, Tensor):
@@ -163,9 +187,17 @@ class NetworkDenoiser(Denoiser):
         c_in, a, b = (
             along(torch.as_tensor(c), x) for c in self._affine(self, t, *self.schedule(t))
         )
-        return x * a + self._ask(x * c_in, self._tell(t, x).expand(len(x))) * b
+        label = self._tell(t, x).expand(len(x))
+        return x * a + self._ask(self.dtype or x.dtype, label, c_in, x) * b
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
+        first, last = self.schedule.t_min, self.schedule.t_max
+        if not (first <= min(times) and max(times) <= last):
+            wrong = next(u for u in times if not first <= u <= last)
+            raise ValueError(
+                f"t = {wrong:.9g} lies outside [{first:g}, {last:g}], the range of "
+                f"{self.schedule!r}"
+            )
         t = torch.tensor(times, dtype=torch.float64)
         alpha_t, sigma_t = self.schedule(t)
         for scale, values in (("alpha", alpha_t), ("sigma", sigma_t)):
@@ -175,25 +207,24 @@ class NetworkDenoiser(Denoiser):
         affine = self._affine(self, t, alpha_t, sigma_t)
         c_in, a, b = (_floats(c, len(times)) for c in affine)
         labels = self._tell(t, x)[:, None].expand(len(times), len(x)).unbind()
-        return [self._call(*known) for known in zip(labels, c_in, a, b, strict=True)]
+        dtype = self.dtype or x.dtype
+        return [self._call(dtype, *known) for known in zip(labels, c_in, a, b, strict=True)]
 
-    def _call(self, label: Tensor, c_in: float, a: float, b: float) -> Call:
-        """d = a x + b F(c_in x) as a (x + b/a F): one pass over memory, and a factor."""
+    def _call(self, dtype: torch.dtype, label: Tensor, c_in: float, a: float, b: float) -> Call:
+        """d = a x + b F(c_in x) in one pass over memory, the larger of a and b as a factor."""
+        ask = partial(self._ask, dtype, label, c_in)
         if a == 0.0:
-            return Call(partial(self._raw, label, c_in), b)
-        return Call(partial(self._mixed, label, c_in, b / a), a, writes=True)
+            return Call(lambda x, out: ask(x), b)
+        if abs(a) < abs(b):
+            ratio = a / b
+            return Call(lambda x, out: torch.add(ask(x), x, alpha=ratio, out=out), b, writes=True)
+        ratio = b / a
+        return Call(lambda x, out: torch.add(x, ask(x), alpha=ratio, out=out), a, writes=True)
 
-    def _raw(self, label: Tensor, c_in: float, x: Tensor, out: Tensor | None) -> Tensor:
-        return self._ask(x if c_in == 1.0 else x * c_in, label)
-
-    def _mixed(
-        self, label: Tensor, c_in: float, ratio: float, x: Tensor, out: Tensor | None
-    ) -> Tensor:
-        output = self._ask(x if c_in == 1.0 else x * c_in, label)
-        return torch.add(x, output, alpha=ratio, out=out)
-
-    def _ask(self, x: Tensor, label: Tensor) -> Tensor:
-        output = self.network(x if self.dtype in (None, x.dtype) else x.to(self.dtype), label)
+    def _ask(self, dtype: torch.dtype, label: Tensor, c_in: Scalar, x: Tensor) -> Tensor:
+        """F(c_in x), asked in the network's dtype and answered in the state's."""
+        scaled = x if not isinstance(c_in, Tensor) and c_in == 1.0 else x * c_in
+        output = self.network(scaled if dtype is x.dtype else scaled.to(dtype), label)
         if not isinstance(output, Tensor) or output.shape != x.shape:
             raise ValueError(wrong_output(output, x))
         return output if output.dtype is x.dtype else output.to(x.dtype)
@@ -201,15 +232,20 @@ class NetworkDenoiser(Denoiser):
     def _tell(self, t: Tensor, x: Tensor) -> Tensor:
         """The network's labels for times t, in their shape, on x's device."""
         label = torch.as_tensor(self._label(self, t))
-        if self._rounded:
-            label = label.round().long()
-        else:
+        if self._rounded:  # between t_min and the first timestep, the nearest is the first
+            label = label.round().long().clamp(min=0)
+        elif label.is_floating_point():
             label = label.to(torch.promote_types(self.dtype or x.dtype, torch.float32))
         return label.expand(t.shape).to(x.device)
 
 
 def double(t: Tensor) -> Tensor:
     """Times in float64, where the device has it, so that alpha and sigma are right in float32."""
+    if not t.is_floating_point():
+        raise TypeError(
+            f"times have dtype {t.dtype}; times are continuous (timestep k of N is (k + 1)/N on a "
+            "schedule over [0, 1])"
+        )
     return t if t.device.type == "mps" else t.double()
 
 

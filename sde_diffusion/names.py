@@ -13,7 +13,7 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """A sentence for an unknown name: what was given, the nearest right name, all of them."""
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     return f"unknown {what} {name!r}{hint} Known: {', '.join(names) or 'none'}"
 
 

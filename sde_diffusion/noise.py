@@ -42,7 +42,7 @@ class IndependentNoise(Noise):
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self.seed = secrets.randbits(63) if seed is None else _check_seed(seed)
+        self.seed = secrets.randbits(63) if seed is None else check_seed(seed)
 
     def start(self, out: Tensor) -> Tensor:
         return out.normal_(generator=_generator(self.seed, 0, out.device))
@@ -71,7 +71,7 @@ class PerSampleNoise(Noise):
         values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
         if not values:
             raise ValueError("seeds is empty; give one seed for each sample")
-        self.seeds = tuple(_check_seed(seed) for seed in values)
+        self.seeds = tuple(check_seed(seed) for seed in values)
 
     def start(self, out: Tensor) -> Tensor:
         return self._open(out, 0)(out, 0.0, 0.0)
@@ -104,14 +104,18 @@ def noise_from(seed: int | Sequence[int] | Tensor | Noise | None) -> Noise:
         return seed
     if seed is None or isinstance(seed, int | np.integer):
         return IndependentNoise(seed)
-    if isinstance(seed, Sequence | Tensor) and not isinstance(seed, str):
+    if isinstance(seed, Tensor | np.ndarray):
+        seed = seed.tolist()
+        return PerSampleNoise(seed) if isinstance(seed, list) else IndependentNoise(seed)
+    if isinstance(seed, Sequence) and not isinstance(seed, str):
         return PerSampleNoise(seed)
     raise TypeError(
         f"seed = {seed!r}: give an integer, one integer for each sample, None or a Noise"
     )
 
 
-def _check_seed(seed: int) -> int:
+def check_seed(seed: int) -> int:
+    """The seed as an int; TypeError or ValueError unless it is an integer in [0, 2^63)."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(f"seed {seed!r} must be an integer")
     if not 0 <= seed < 2**63:

@@ -44,7 +44,7 @@ class Row:
     """
 
     kind: str
-    t: float
+    t: Scalar
     x: Mapping[int, Scalar] = field(default_factory=dict)
     d: Mapping[int, Scalar] = field(default_factory=dict)
     z: Mapping[int, Scalar] = field(default_factory=dict)
@@ -68,7 +68,8 @@ class Plan:
         rows: the states in order; row 0 is the start, the last is the result.
         noises: the interval (t, s) of each draw z_k, numbered in order of first use.
         name: the solver and its options, for people.
-        schedule: repr of the schedule it was made for; `run` refuses a denoiser of another.
+        schedule: repr of the schedule it was made for, for people.
+        scales: (t, alpha_t, sigma_t) at some times, by which `check_schedule` knows the schedule.
 
     Raises:
         ValueError: if a row refers to what does not exist yet, or a coefficient is not finite.
@@ -78,6 +79,7 @@ class Plan:
     noises: tuple[tuple[float, float], ...] = ()
     name: str = "plan"
     schedule: str = ""
+    scales: tuple[tuple[float, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.rows) < 2 or self.rows[-1].kind != "end" or self.rows[0].terms():
@@ -88,15 +90,18 @@ class Plan:
                 raise ValueError(f"row {i} has kind {row.kind!r}; it must be one of {KINDS}")
             if i and not row.terms():
                 raise ValueError(f"row {i} has no terms; only row 0 (the start) may be empty")
+            if not math.isfinite(number_of(row.t)):
+                raise ValueError(f"row {i} has t = {number_of(row.t)}; times must be finite")
             limits = {"x": i, "d": outputs, "z": len(self.noises)}
             for (name, k), c in row.terms():
                 if not 0 <= k < limits[name]:
                     raise ValueError(f"row {i} uses {name}{k}, which does not exist before it")
                 if not math.isfinite(number_of(c)):
                     raise ValueError(
-                        f"row {i} of {self.name} (t = {row.t:.6g}) has coefficient {number_of(c)} "
-                        f"on {name}{k}: the method is singular there; move the grid's end inside "
-                        "(alpha and sigma both positive) or choose a solver that reaches it"
+                        f"row {i} of {self.name} (t = {number_of(row.t):.6g}) has coefficient "
+                        f"{number_of(c)} on {name}{k}: the method is singular there; move the "
+                        "grid's end inside (alpha and sigma both positive) or choose a solver "
+                        "that reaches it"
                     )
                 if name == "z" and k > draws:
                     raise ValueError(
@@ -120,12 +125,12 @@ class Plan:
     @cached_property
     def times(self) -> tuple[float, ...]:
         """Times of the grid points: where the plan denoises on the grid, and its end."""
-        return tuple(row.t for row in self.rows if row.kind in ("denoise", "end"))
+        return tuple(number_of(row.t) for row in self.rows if row.kind in ("denoise", "end"))
 
     @cached_property
     def asked_at(self) -> tuple[float, ...]:
         """The time of each network evaluation, in order."""
-        return tuple(row.t for row in self.rows if row.asks)
+        return tuple(number_of(row.t) for row in self.rows if row.asks)
 
     @cached_property
     def history(self) -> int:
@@ -141,6 +146,22 @@ class Plan:
     def program(self) -> Program:
         """The rows as the engine runs them, in place on few buffers."""
         return compile_rows(self.rows, self.noises)
+
+    def check_schedule(self, schedule: Schedule) -> None:
+        """Raise ValueError if a schedule is not the one that the plan was made for."""
+        for t, alpha_t, sigma_t in self.scales:
+            if not schedule.t_min <= t <= schedule.t_max:
+                raise ValueError(
+                    f"{self.name} was made for {self.schedule}, not for {schedule!r}, which has no "
+                    f"t = {t:g}; make the plan with the denoiser's schedule"
+                )
+            given = (float(schedule.alpha(t)), float(schedule.sigma(t)))
+            if not all(map(_close, given, (alpha_t, sigma_t))):
+                raise ValueError(
+                    f"{self.name} was made for {self.schedule}, not for {schedule!r}: at t = {t:g} "
+                    f"(alpha, sigma) is ({alpha_t:.6g}, {sigma_t:.6g}) there and ({given[0]:.6g}, "
+                    f"{given[1]:.6g}) here; make the plan with the denoiser's schedule"
+                )
 
     def matrix(self) -> Tensor:
         """Every state the denoiser is asked at, and the end, over (x_T, d_0.., z_0..).
@@ -214,6 +235,7 @@ class Plan:
             torch.as_tensor(mean, dtype=torch.float64),
             torch.as_tensor(variance, dtype=torch.float64),
         )
+        self.check_schedule(schedule)
         if (v < 0).any():
             raise ValueError(f"variance = {v.min():.6g} is negative")
         if start is None:
@@ -251,7 +273,7 @@ class Plan:
         for i, row in enumerate(self.rows):
             asks, outputs = (f"d{outputs}", outputs + 1) if row.asks else ("", outputs)
             state = write_terms(row.terms()) if i else "the start"
-            lines.append(f"{row.t:>10.6g}  {row.kind:<8}{asks:<6}x{i} = {state}")
+            lines.append(f"{number_of(row.t):>10.6g}  {row.kind:<8}{asks:<6}x{i} = {state}")
         if len(lines) > 40:
             lines[20:-17] = [f"{'...':>10}  ({len(lines) - 37} rows)"]
         return "\n".join(lines)
@@ -261,13 +283,13 @@ class Plan:
         rows = [
             {
                 "kind": row.kind,
-                "t": float(row.t),
+                "t": number_of(row.t),
                 **{n: {str(k): number_of(c) for k, c in getattr(row, n).items()} for n in "xdz"},
             }
             for row in self.rows
         ]
         header = {"format": "sde_diffusion.plan", "version": 1}
-        about = {"name": self.name, "schedule": self.schedule, "noises": self.noises}
+        about = {n: getattr(self, n) for n in ("name", "schedule", "scales", "noises")}
         text = json.dumps({**header, **about, "rows": rows}, indent=1, allow_nan=False)
         write_atomic(path, text.encode())
 
@@ -280,7 +302,7 @@ class Plan:
         """
         try:
             table = json.loads(Path(path).read_bytes())
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON ({error}); it is damaged or no plan") from error
         if not isinstance(table, dict) or table.get("format") != "sde_diffusion.plan":
             raise ValueError(f"{path} is JSON but not a plan (no format 'sde_diffusion.plan')")
@@ -296,8 +318,9 @@ class Plan:
                 for row in table["rows"]
             )
             noises = tuple((float(t), float(s)) for t, s in table["noises"])
-            return cls(rows, noises, str(table["name"]), str(table["schedule"]))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            scales = tuple((float(t), float(a), float(s)) for t, a, s in table["scales"])
+            return cls(rows, noises, str(table["name"]), str(table["schedule"]), scales)
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path} is a damaged plan: {error!r}") from error
 
 
@@ -310,7 +333,7 @@ class Trace:
     """
 
     def __init__(self, t: Scalar) -> None:
-        self._rows = [Row("store", number_of(t))]
+        self._rows = [Row("store", t)]
         self._noises: list[tuple[float, float]] = []
         self._outputs = 0
         self.x = Form({("x", 0): 1.0})
@@ -355,8 +378,12 @@ class Trace:
         for (name, k), c in x.terms.items():
             if isinstance(c, Tensor) or c != 0.0:
                 groups[name][k] = c
-        self._rows.append(Row(kind, number_of(t), **groups))
+        self._rows.append(Row(kind, t, **groups))
         return Form({("x", len(self._rows) - 1): 1.0})
+
+
+def _close(x: float, y: float) -> bool:
+    return math.isclose(x, y, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _stack(coefficients: list[Scalar]) -> Tensor:

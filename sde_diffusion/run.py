@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .denoise import Call, Denoiser, plain_call, wrong_output
 from .extras import optional
+from .form import number_of
 from .noise import Noise, noise_from
 from .plan import Plan
 from .scalar import Scalar
@@ -97,7 +98,7 @@ def run(
 
     def execute(check: bool) -> Tensor:
         with torch.set_grad_enabled(grad), _progress(plan, progress) as advance:
-            calls = _bind(denoiser, plan.asked_at, x)
+            calls = _bind(denoiser, plan, x, grad)
             watch = _Watch(plan, callback, advance, check)
             return (_differentiable if grad else _in_place)(plan, calls, x, source, watch)
 
@@ -150,9 +151,8 @@ class _Watch:
         if self.check and not _finite(x):
             raise FloatingPointError(self._where(row, "the state"))
         if grid and self.callback is not None:
-            point = Point(
-                self.index, len(self.plan.times) - 1, self.plan.rows[row].t, x, self.denoised
-            )
+            t = number_of(self.plan.rows[row].t)
+            point = Point(self.index, len(self.plan.times) - 1, t, x, self.denoised)
             x = _checked_replacement(self.callback(point), x)
         self.index += grid
         return x
@@ -167,8 +167,9 @@ class _Watch:
 
     def _where(self, row: int, what: str) -> str:
         asked = sum(r.asks for r in self.plan.rows[: row + 1])
+        t = number_of(self.plan.rows[row].t)
         return (
-            f"{self.plan.name}: {what} is not finite at t = {self.plan.rows[row].t:.6g}, step "
+            f"{self.plan.name}: {what} is not finite at t = {t:.6g}, step "
             f"{max(self.index - (what != 'the state'), 0)} of {len(self.plan.times) - 1} (network "
             f"call {asked} of {self.plan.nfe}); look at the network there, in its own precision"
         )
@@ -215,9 +216,9 @@ def _in_place(
             if writes and buffers[output] is None:
                 buffers[output] = torch.empty_like(start)
             d = function(x, buffers[output])
-            if d.shape != x.shape:
+            if not isinstance(d, Tensor) or d.shape != x.shape:
                 raise ValueError(wrong_output(d, x))
-            if d.data_ptr() == x.data_ptr():  # the network handed its input back
+            if not writes and _share(d, x):  # the network handed its input back
                 d = d.clone()
             slots[output], scales[output] = d, factor
             if not idle:
@@ -237,7 +238,7 @@ def _differentiable(
     symbols: dict[tuple[str, int], Tensor] = {}
     outputs = 0
     for i, row in enumerate(plan.rows):
-        x = start
+        x = start.clone()
         if i:
             for k in row.z:
                 if ("z", k) not in symbols:
@@ -247,7 +248,7 @@ def _differentiable(
         if row.asks:
             function, factor, _ = calls[outputs]
             d = function(x, None)
-            if d.shape != x.shape:
+            if not isinstance(d, Tensor) or d.shape != x.shape:
                 raise ValueError(wrong_output(d, x))
             symbols["d", outputs] = factor * d
             watch.at_output(i, row.kind == "denoise", d, factor)
@@ -256,33 +257,45 @@ def _differentiable(
 
 
 def _bind(
-    denoiser: Denoiser | Callable[[Tensor, Scalar], Tensor], times: Sequence[float], x: Tensor
+    denoiser: Denoiser | Callable[[Tensor, Scalar], Tensor], plan: Plan, x: Tensor, grad: bool
 ) -> list[Call]:
+    times = [row.t for row in plan.rows if row.asks]
+    if grad and any(isinstance(t, Tensor) for t in times):  # gradients of the times themselves
+        return [plain_call(denoiser, t) for t in times]
     if isinstance(denoiser, Denoiser):
-        return denoiser.bind(times, x)
-    return [plain_call(denoiser, t) for t in times]
+        return denoiser.bind(plan.asked_at, x)
+    return [plain_call(denoiser, t) for t in plan.asked_at]
+
+
+def _share(d: Tensor, x: Tensor) -> bool:
+    """Whether two tensors lie in the same memory."""
+    return d.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
 
 
 def _checked_start(
     plan: Plan, denoiser: Denoiser | Callable[[Tensor, Scalar], Tensor], x: Tensor
 ) -> Tensor:
+    if not isinstance(plan, Plan):
+        raise TypeError(f"run needs a Plan first, not {type(plan).__name__}; sample takes names")
     check_state(x)
-    device = getattr(denoiser, "device", None)
-    if device is not None and device != x.device:
-        raise ValueError(
-            f"the network is on {device} and the state on {x.device}: move one of them"
-        )
+    check_device(denoiser, x)
     schedule = getattr(denoiser, "schedule", None)
-    if schedule is not None and plan.schedule and repr(schedule) != plan.schedule:
-        raise ValueError(
-            f"the plan was made for {plan.schedule} and the denoiser is for {schedule!r}: make the "
-            "plan with the denoiser's schedule"
-        )
+    if schedule is not None:
+        plan.check_schedule(schedule)
     return (
         x.detach()
         if x.dtype.itemsize >= 4 and not x.requires_grad
         else x.to(torch.promote_types(x.dtype, torch.float32))
     )
+
+
+def check_device(denoiser: object, x: Tensor) -> None:
+    """Raise ValueError if the network is known to be on another device than the state."""
+    device = getattr(denoiser, "device", None)
+    if device is not None and device != x.device:
+        raise ValueError(
+            f"the network is on {device} and the state on {x.device}: move one of them"
+        )
 
 
 def check_state(x: Tensor) -> None:
@@ -309,6 +322,10 @@ def check_finite(x: Tensor) -> None:
 def _checked_replacement(replacement: Tensor | None, x: Tensor) -> Tensor:
     if replacement is None:
         return x
+    if not isinstance(replacement, Tensor):
+        raise TypeError(
+            f"the callback returned {type(replacement).__name__}; a tensor, or None to leave it"
+        )
     if replacement.shape != x.shape or not replacement.is_floating_point():
         raise ValueError(
             f"the callback returned shape {tuple(replacement.shape)}, dtype {replacement.dtype} "

@@ -73,7 +73,8 @@ def sample(
     schedule = denoiser.schedule
     method = _method(solver)
     _check_options(method, options)
-    if isinstance(solver, Plan) and (steps is not None or times != "default"):
+    given = not (isinstance(times, str) and times == "default")
+    if isinstance(solver, Plan) and (steps is not None or given):
         raise ValueError("a Plan has its own times: leave out steps and times")
     grid = solver.times if isinstance(solver, Plan) else _grid(schedule, steps, times)
     noise = noise_from(seed)

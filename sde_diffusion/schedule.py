@@ -43,8 +43,8 @@ class Schedule(ABC):
     Attributes:
         t_min: cleanest time; sigma may be 0 there.
         t_max: noisiest time; alpha may be 0 there.
-        t_clean: cleanest time at which a network is asked when sigma(t_min) = 0; grids that
-            cannot reach sigma = 0 smoothly (uniform in lambda, Karras) end there and then jump.
+        t_clean: where to stop asking a network when sigma(t_min) = 0: grids that cannot reach
+            sigma = 0 smoothly (uniform in lambda, Karras) and ODE packages go there and then jump.
         timesteps: number of integer timesteps of the discrete process behind it, if there is one.
     """
 
@@ -81,13 +81,13 @@ class Schedule(ABC):
 
     def f(self, t: Scalar) -> Scalar:
         """Drift coefficient f(t) = d log alpha_t / dt of dx = f(t) x dt + g(t) dw."""
-        return self.derivatives(t)[0] / self.alpha(t)
+        return ratio(self.derivatives(t)[0], self.alpha(t))
 
     def g2(self, t: Scalar) -> Scalar:
         """Squared diffusion coefficient g(t)^2 = d sigma_t^2/dt - 2 f(t) sigma_t^2."""
         alpha_t, sigma_t = self(t)
         alpha_dot, sigma_dot = self.derivatives(t)
-        return 2 * sigma_t * (sigma_dot - sigma_t * alpha_dot / alpha_t)
+        return 2 * sigma_t * (sigma_dot - sigma_t * ratio(alpha_dot, alpha_t))
 
     def time_of(self, lambda_: Scalar) -> Scalar:
         """t(lambda), the inverse of `half_log_snr`; exact at both ends.
@@ -147,6 +147,8 @@ class Schedule(ABC):
 
         sigma_{t|s}^2 = sigma_t^2 (1 - exp(2 (lambda_t - lambda_s))), free of cancellation.
         """
+        if not isinstance(s, Tensor) and not isinstance(t, Tensor) and s > t:
+            raise ValueError(f"s = {s:g} is noisier than t = {t:g}; a kernel goes from s to t >= s")
         alpha_s, (alpha_t, sigma_t) = self.alpha(s), self(t)
         gap = self.half_log_snr(t) - self.half_log_snr(s)
         gap = where(s == t, constant_like(gap, 0.0), gap)  # inf - inf where sigma = 0
@@ -218,12 +220,25 @@ class CustomSchedule(Schedule):
             t_clean = self.t_min + (1e-3 * (self.t_max - self.t_min) if reaches_zero else 0.0)
         self.t_clean = float(t_clean)
         self.check()
+        self._check_differentiable()
 
     def alpha(self, t: Scalar) -> Scalar:
         return _through_tensor(self._alpha, t)
 
     def sigma(self, t: Scalar) -> Scalar:
         return _through_tensor(self._sigma, t)
+
+    def _check_differentiable(self) -> None:
+        """Raise unless automatic differentiation sees what a difference quotient sees."""
+        t, step = (self.t_min + self.t_max) / 2, 1e-6 * (self.t_max - self.t_min)
+        for name, scale in (("alpha", self.alpha), ("sigma", self.sigma)):
+            quotient = float(scale(t + step) - scale(t - step)) / (2 * step)
+            slope = float(_derivative(scale, t))
+            if abs(slope - quotient) > 1e-3 * (1 + abs(quotient)):
+                raise ValueError(
+                    f"d {name}/dt at t = {t:.4g} is {quotient:.4g}, but automatic differentiation "
+                    f"gives {slope:.4g}: write {name} in torch operations (torch.cos, not math.cos)"
+                )
 
     def __repr__(self) -> str:
         names = [

@@ -33,7 +33,6 @@ from .scalar import (
     sin,
     softplus,
     sqrt,
-    tan,
 )
 from .schedule import Schedule
 
@@ -176,7 +175,7 @@ class VPCosine(Schedule):
         return alpha_dot, ratio(-alpha_t * alpha_dot, sigma_t)
 
     def f(self, t: Scalar) -> Scalar:
-        return -tan(self._theta(t)) * (math.pi / 2 / (1 + self.s))
+        return ratio(self.derivatives(t)[0], self.alpha(t))
 
     def g2(self, t: Scalar) -> Scalar:
         return -2 * self.f(t)

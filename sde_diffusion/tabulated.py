@@ -127,7 +127,8 @@ class ZeroTerminalSNR(Schedule):
 
     alpha'_t = (alpha_t - alpha_T) / (1 - alpha_T), sigma'_t = sqrt(1 - alpha'_t^2): Lin et al.,
     "Common diffusion noise schedules and sample steps are flawed", 2023, arXiv:2305.08891,
-    algorithm 1. Noise prediction is undefined at t_max then: use v or data prediction.
+    algorithm 1, except that the clean end kept is alpha(t_min) = 1, not the table's first entry.
+    Noise prediction is undefined at t_max then: use v or data prediction.
 
     Raises:
         ValueError: if the base is not variance-preserving with alpha(t_min) = 1.

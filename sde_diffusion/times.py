@@ -157,7 +157,10 @@ def check_grid(schedule: Schedule, times: Sequence[float] | np.ndarray | Tensor)
     if tensor.ndim != 1 or len(tensor) < 2:
         raise ValueError(f"times have shape {tuple(tensor.shape)}; need (steps + 1,), steps >= 1")
     values = tensor.detach().to("cpu", torch.float64).tolist()
+    slack = (1e-6 if tensor.dtype == torch.float32 else 1e-14) * (schedule.t_max - schedule.t_min)
     for i, t in enumerate(values):
+        if schedule.t_min - slack <= t <= schedule.t_max + slack:  # an end, but for rounding
+            t = values[i] = min(max(t, schedule.t_min), schedule.t_max)
         if not schedule.t_min <= t <= schedule.t_max:  # NaN and inf too
             raise ValueError(
                 f"times[{i}] = {t:.9g} lies outside [{schedule.t_min:g}, {schedule.t_max:g}], "
@@ -225,7 +228,8 @@ def _even_in_noise(
         t, name = (start, "alpha") if noise_end else (last, "sigma")
         raise ValueError(
             f"{name} = 0 at t = {t:g}, where lambda is infinite: give t_start or t_end inside "
-            f"({schedule.t_min:g}, {schedule.t_max:g})"
+            f"({schedule.t_min:g}, {schedule.t_max:g}), as in "
+            "times=lambda schedule, steps: karras(schedule, steps, t_start=...)"
         )
     even = np.linspace(warp(noise_start), warp(noise_end), steps if jump else steps + 1)
     inner = [float(schedule.time_of(-math.log(sigma))) for sigma in unwarp(even[1:-1])]

@@ -39,9 +39,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .denoise import double
 from .extras import optional
 from .names import unknown
+from .noise import check_seed
 from .schedule import Schedule
+from .times import check_steps
 from .weights import CURE, TRAINING, check_same, describe, digest_of, read_file, under, write_file
 
 TARGETS = ("noise", "data", "velocity")
@@ -91,7 +94,7 @@ def diffusion_loss(
             f"x_0 {tuple(x_0.shape)}, t {tuple(t.shape)}, eps {tuple(eps.shape)}: need one time "
             f"for each sample, t of shape {tuple(x_0.shape[:1])}, and eps of the shape of x_0"
         )
-    times = t.to(torch.float64)
+    times = double(t)
     column = (-1,) + (1,) * (x_0.ndim - 1)
     alpha_t, sigma_t = (torch.as_tensor(scale).to(x_0).reshape(column) for scale in schedule(times))
     x_t = alpha_t * x_0 + sigma_t * eps
@@ -157,6 +160,7 @@ def train(
     """
     _check_target(target)
     _check_floating(data, "data")
+    check_steps(steps)
     if data.ndim == 0 or len(data) == 0 or not bool(data.isfinite().all()):
         raise ValueError(f"data of shape {tuple(data.shape)} must be finite, one sample or more")
     if min(steps, batch_size, checkpoint_every) < 1 or learning_rate <= 0 or not 0 <= ema_decay < 1:
@@ -231,7 +235,7 @@ class _Run:
         self.average = copy.deepcopy(self.model)
         self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.Adam(self.trained.values(), fused=True)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(check_seed(seed))
         self.rng = self.generator.get_state()  # as it was when this step began
         self.ema_decay, self.losses, self.step = ema_decay, list[float](), 0
 

@@ -260,6 +260,90 @@ def test_progress_bar_counts_network_calls(x, denoiser, capsys):
     assert torch.equal(y, sd.run(ddim(VP, GRID), denoiser, x))
 
 
+def test_a_network_that_hands_back_a_view_of_its_input(x):
+    plan = dpm_solver_pp_2m(VP, GRID)
+    y = sd.run(plan, lambda x, t: x[:, -1:].expand_as(x), x)
+    torch.testing.assert_close(y, sd.run(plan, lambda x, t: x[:, -1:].expand_as(x).clone(), x))
+
+
+@pytest.mark.parametrize("prediction", ["data", "noise", "velocity", "score", "edm"])
+def test_predictions_hold_where_alpha_is_tiny(prediction):
+    """alpha = 1e-44 at the start: the run is finite and equals the denoiser asked with a tensor."""
+    schedule = sd.VPLinear(0.1, 400.0)
+    denoiser = NetworkDenoiser(lambda x, t: 0.1 * x, schedule, prediction)
+    x = torch.randn(3, 2, dtype=DOUBLE)
+    for t in (1.0, 0.5, 0.1):
+        by_tensor = denoiser(x, torch.tensor(t, dtype=DOUBLE))
+        torch.testing.assert_close(denoiser(x, t), by_tensor, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_reach_the_times_through_the_network_too():
+    """d(result)/d(times) of a run and of the law equal central differences."""
+    problem = ring()
+    grid = smooth_grid(VP, 3, -1.5, 1.5)
+    x = problem.sample_marginal(4, *VP(float(grid[0])), torch.Generator().manual_seed(0))
+
+    def value(times):
+        plan = ddim(VP, times, eta=0.0)
+        y = sd.run(plan, problem.denoiser(VP), x, grad=True)
+        return y.square().sum() + plan.law(VP, 0.3, 0.7, start=(0.0, 1.0))[1]
+
+    times = grid.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(times), times)
+    for i in range(len(grid)):
+        bump = torch.zeros_like(grid)
+        bump[i] = 1e-6
+        difference = float(value(grid + bump) - value(grid - bump)) / 2e-6
+        assert float(gradient[i]) == pytest.approx(difference, rel=1e-5, abs=1e-6)
+
+
+def test_callbacks_and_networks_cannot_reach_the_callers_state(x, denoiser):
+    before = x.clone()
+
+    def spoil(point):
+        point.x.mul_(0.5)
+
+    for grad in (False, True):
+        sd.run(ddim(VP, GRID), denoiser, x, callback=spoil, grad=grad)
+        assert torch.equal(x, before)
+
+
+def test_wrapped_networks_may_be_cast_later_or_hidden_in_a_lambda(x):
+    net = Net()
+    denoiser = NetworkDenoiser(net, VP)
+    net.to(torch.bfloat16)
+    assert sd.run(ddim(VP, GRID), denoiser, x).dtype == torch.float32
+    hidden = NetworkDenoiser(lambda x, t: net(x, t), VP, dtype=torch.bfloat16)
+    assert torch.equal(sd.run(ddim(VP, GRID), hidden, x), sd.run(ddim(VP, GRID), denoiser, x))
+
+
+def test_timestep_labels_stay_in_the_table():
+    table = sd.ddpm_linear()
+    assert labels_of("timestep", table, [1.0, 0.0004, 0.0]).tolist() == [999, 0, 0]
+    assert labels_of(lambda t: (10 * t).long(), table, [0.9]).dtype == torch.int64
+
+
+def test_plans_know_their_schedule_by_its_values(x):
+    """Equal schedules written otherwise are accepted, others of the same name are not."""
+
+    class Own(sd.Schedule):
+        def __init__(self, power):
+            self.power = power
+
+        def alpha(self, t):
+            return 1 - t**self.power
+
+        def sigma(self, t):
+            return t * 1.0
+
+    plan = ddim(Own(1), [0.9, 0.5, 0.1])
+    assert sd.run(plan, NetworkDenoiser(Net(), sd.FlowMatching()), x).shape == x.shape
+    with pytest.raises(ValueError, match="was made for"):
+        sd.run(plan, NetworkDenoiser(Net(), Own(2)), x)
+    with pytest.raises(ValueError, match="was made for"):
+        plan.law(Own(2), 0.0, 1.0)
+
+
 # --- noise -----------------------------------------------------------------------------------
 
 
@@ -413,7 +497,7 @@ def test_bad_states_and_networks_are_refused_with_a_cure(x, denoiser):
         (
             lambda: sd.run(plan, NetworkDenoiser(Net(), sd.SubVP()), x),
             ValueError,
-            "denoiser is for",
+            "was made for VPLinear",
         ),
         (
             lambda: sd.run(plan, NetworkDenoiser(lambda x, t: x[:, :1], VP), x),
@@ -432,6 +516,23 @@ def test_bad_states_and_networks_are_refused_with_a_cure(x, denoiser):
         (lambda: NetworkDenoiser(Net(), VP, "nose"), ValueError, "did you mean 'noise'"),
         (lambda: NetworkDenoiser(Net(), VP, label="tiem"), ValueError, "did you mean 'time'"),
         (lambda: NetworkDenoiser(Net(), VP, label="timestep"), ValueError, "timesteps=1000"),
+        (lambda: NetworkDenoiser(Net(), VP)(x, 1.5), ValueError, "outside"),
+        (lambda: NetworkDenoiser(Net(), VP)(x, torch.tensor([1, 2])), TypeError, "continuous"),
+        (lambda: NetworkDenoiser(Net(), VP, timesteps=-5), ValueError, "positive integer"),
+        (lambda: sd.run("ddim", denoiser, x), TypeError, "needs a Plan"),
+        (lambda: sd.run(plan, sd.FunctionDenoiser(lambda x, t: None, VP), x), ValueError, "wrap"),
+        (
+            lambda: sd.adaptive.scipy(sd.FunctionDenoiser(lambda x, t: x[:1], VP), x, [1.0, 0.1]),
+            ValueError,
+            "one number for each",
+        ),
+        (
+            lambda: sd.adaptive.torchdiffeq(
+                sd.FunctionDenoiser(lambda x, t: x * math.nan, VP), x, [1.0, 0.1]
+            ),
+            FloatingPointError,
+            "gave up|not finite",
+        ),
         (lambda: NetworkDenoiser(Net(), None), TypeError, "must be a Schedule"),
         (lambda: NetworkDenoiser(3, VP), TypeError, "must be callable"),
         (lambda: NetworkDenoiser(Net(), VP, sigma_data=-1), ValueError, "positive"),

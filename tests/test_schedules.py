@@ -25,6 +25,7 @@ from strategies import (
     zero_terminal,
 )
 
+import sde_diffusion as sd
 from sde_diffusion.schedule import CustomSchedule, Schedule
 from sde_diffusion.schedules import EDM, VE, FlowMatching, SubVP, VPCosine, VPLinear
 from sde_diffusion.tabulated import Shifted, Tabulated, ZeroTerminalSNR, ddpm_linear
@@ -568,3 +569,22 @@ def test_an_infinite_lambda_is_refused_where_sigma_is_never_zero():
     for lambda_ in (math.inf, torch.tensor(math.inf, dtype=torch.float64)):
         with pytest.raises(ValueError, match="ask for a lambda inside it"):
             VE().time_of(lambda_)
+
+
+def test_functions_outside_torch_are_refused():
+    """Automatic differentiation would see a constant, and f = g = 0."""
+    with pytest.raises(ValueError, match="in torch operations"):
+        CustomSchedule(lambda t: math.cos(t), lambda t: math.sin(t), t_max=1.5)
+
+
+def test_a_kernel_goes_from_clean_to_noisy():
+    with pytest.raises(ValueError, match="from s to t"):
+        VPLinear().transition(0.7, 0.2)
+
+
+def test_drift_where_no_signal_is_left():
+    """f = -inf at alpha = 0, and no solver that uses it starts there."""
+    for schedule in (VPCosine(t_max=1.0), FlowMatching(), ZeroTerminalSNR(VPLinear())):
+        assert schedule.f(schedule.t_max) == -math.inf
+        with pytest.raises(ValueError, match="singular"):
+            sd.SOLVERS["euler_maruyama"](schedule, [schedule.t_max, 0.5])

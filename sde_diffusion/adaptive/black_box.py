@@ -18,7 +18,7 @@ from torchdiffeq import odeint
 
 from ..denoise import Denoiser
 from ..names import unknown
-from ..run import check_finite, check_state
+from ..run import check_device, check_finite, check_state
 from ..scalar import Scalar
 from ..sde import ProbabilityFlowODE
 from ..times import check_grid
@@ -129,6 +129,7 @@ def _integrate(
     """To the end of the grid, or to t_clean and then by one denoising step to sigma = 0."""
     check_state(x)
     check_finite(x)
+    check_device(denoiser, x)
     schedule = denoiser.schedule
     grid = [float(t) for t in check_grid(schedule, times)]
     calls = 0
@@ -143,9 +144,15 @@ def _integrate(
     if jump:
         grid = [t for t in grid if t > schedule.t_clean] + [schedule.t_clean]
     with torch.no_grad():
-        state = x.to(torch.promote_types(x.dtype, torch.float32))
+        state = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
         if len(grid) > 1:
-            state = solve(ode, state, grid)
+            try:
+                state = solve(ode, state, grid)
+            except (AssertionError, RuntimeError) as error:  # how either package gives up
+                raise FloatingPointError(
+                    f"the solver gave up after {calls} network calls ({error}); look at the "
+                    "network's output for numbers that are not finite, or relax the tolerance"
+                ) from error
         if jump:
             state = float(schedule.alpha(end)) * denoiser(state, grid[-1])
     if not torch.isfinite(state).all():

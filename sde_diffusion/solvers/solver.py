@@ -55,7 +55,9 @@ def solver(
         defaults = _options(method)
 
         @functools.wraps(method)
-        def checked(schedule: Schedule, times: Sequence[float] | Tensor, **options: Any) -> Plan:
+        def checked(
+            schedule: Schedule, times: Sequence[float] | Tensor, *positional: Any, **options: Any
+        ) -> Plan:
             if not isinstance(schedule, Schedule):
                 raise TypeError(
                     f"{name} needs a Schedule first, not {type(schedule).__name__}; "
@@ -64,15 +66,26 @@ def solver(
             for option in options:
                 if option not in defaults:
                     raise TypeError(unknown(f"option of {name}", option, defaults))
+            options = {**dict(zip(defaults, positional, strict=False)), **options}
+            options = {key: _number(value) for key, value in options.items()}
             grid = check_grid(schedule, times)
             try:
                 plan = method(schedule, grid, **options)
             except ZeroDivisionError as error:
                 raise ValueError(_singular(name, schedule, grid)) from error
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
             chosen = {**defaults, **options}
             text = ", ".join(f"{key}={_short(value)}" for key, value in chosen.items())
-            return dataclasses.replace(plan, name=f"{name}({text})", schedule=repr(schedule))
+            return dataclasses.replace(
+                plan,
+                name=f"{name}({text})",
+                schedule=repr(schedule),
+                scales=_scales(plan, schedule),
+            )
 
+        if name in SOLVERS:
+            raise ValueError(f"there is a solver {name!r} already; give this one another name")
         SOLVERS[name] = checked
         CLAIMS[name] = Claims(order, point_exact, tuple(variants))
         return checked
@@ -91,6 +104,20 @@ def _singular(name: str, schedule: Schedule, grid: list[Scalar]) -> str:
         f"{name} divides by zero on this grid ({', '.join(ends) or 'inside it'}): move that end "
         "inside, e.g. with t_start or t_end of the grid, or take a solver that reaches it (ddim)"
     )
+
+
+def _scales(plan: Plan, schedule: Schedule) -> tuple[tuple[float, float, float], ...]:
+    """(t, alpha_t, sigma_t) at the first, middle and last network call."""
+    asked = plan.asked_at
+    points = dict.fromkeys((asked[0], asked[len(asked) // 2], asked[-1]))
+    return tuple((t, float(schedule.alpha(t)), float(schedule.sigma(t))) for t in points)
+
+
+def _number(value: Any) -> Any:
+    """A 0-d tensor as a float, or in float64 if it carries a gradient; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.double() if value.requires_grad else value.item()
 
 
 def _options(method: Callable[..., Plan]) -> dict[str, Any]:
