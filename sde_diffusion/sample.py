@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .adaptive import ADAPTIVE
+from .adaptive import ADAPTIVE, FIXED_STEPS
 from .denoise import Denoiser
 from .names import look_up, unknown
 from .noise import Noise, noise_from
 from .plan import Plan
-from .run import Callback, run
+from .run import Callback, check_state, run
 from .schedule import Schedule
 from .solvers import SOLVERS
 from .times import GRIDS, check_grid, check_steps
@@ -76,14 +76,26 @@ def sample(
     given = not (isinstance(times, str) and times == "default")
     if isinstance(solver, Plan) and (steps is not None or given):
         raise ValueError("a Plan has its own times: leave out steps and times")
+    if isinstance(shape, int | float):
+        raise TypeError(
+            f"shape = {shape} must be a sequence (batch, *event), as ({shape}, 3, 32, 32)"
+        )
     grid = solver.times if isinstance(solver, Plan) else _grid(schedule, steps, times)
     noise = noise_from(seed)
     x = _start(denoiser, tuple(shape), grid[0], noise, start, dtype, device)
     if method in ADAPTIVE.values():
-        if callback is not None or progress:
-            raise ValueError(f"{solver!r} chooses its own steps: no callback, no progress bar")
+        steps_given = steps is not None and options.get("method") not in FIXED_STEPS
+        if callback is not None or progress or steps_given:
+            raise ValueError(
+                f"{solver!r} chooses its own steps: leave out steps, callback and progress "
+                "(its accuracy is set by rtol and atol)"
+            )
         return method(denoiser, x, grid, **options).x
     plan = solver if isinstance(solver, Plan) else method(schedule, grid, **options)
+    if not isinstance(plan, Plan):
+        raise TypeError(
+            f"the solver returned {type(plan).__name__}, not a Plan (trace.end makes one)"
+        )
     return run(plan, denoiser, x, noise=noise, callback=callback, progress=progress)
 
 
@@ -141,6 +153,7 @@ def _start(
             f"dtype = {dtype}: states are float32 or float64, whatever the network's dtype"
         )
     if start is not None:
+        check_state(start)
         if tuple(start.shape) != shape:
             raise ValueError(f"start has shape {tuple(start.shape)}, but shape = {shape}")
         return start if device is None else start.to(device)

@@ -24,8 +24,8 @@ from ..sde import ProbabilityFlowODE
 from ..times import check_grid
 
 _ADAPTIVE_STEPS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
-_FIXED_STEPS = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams")
-TORCHDIFFEQ_METHODS = _ADAPTIVE_STEPS + _FIXED_STEPS
+FIXED_STEPS = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams")
+TORCHDIFFEQ_METHODS = _ADAPTIVE_STEPS + FIXED_STEPS
 SCIPY_METHODS = ("RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA")
 
 
