@@ -358,10 +358,13 @@ class Trace:
     def end(self, x: Form, t: Scalar, name: str = "plan", schedule: str = "") -> Plan:
         """The plan that ends with state x at time t."""
         self._state("end", x, t)
-        used = dict.fromkeys(k for row in self._rows for k in row.z)  # in order of first use
-        number = {k: i for i, k in enumerate(used)}
-        rows = (replace(row, z={number[k]: c for k, c in row.z.items()}) for row in self._rows)
-        return Plan(tuple(rows), tuple(self._noises[k] for k in used), name, schedule)
+        rows, noises = self._rows, self._noises
+        used = list(dict.fromkeys(k for row in rows for k in row.z))
+        if used != list(range(len(noises))):  # number the draws in order of first use
+            number = {k: i for i, k in enumerate(used)}
+            rows = [replace(row, z={number[k]: c for k, c in row.z.items()}) for row in rows]
+            noises = [noises[k] for k in used]
+        return Plan(tuple(rows), tuple(noises), name, schedule)
 
     def _ask(self, kind: str, x: Form, t: Scalar) -> tuple[Form, Form]:
         last = len(self._rows) - 1
