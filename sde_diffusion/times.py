@@ -52,7 +52,7 @@ def uniform_lambda(
 ) -> Tensor:
     """Even steps in the half-log-SNR lambda = log(alpha/sigma).
 
-    Lu et al., "DPM-Solver", 2022, arXiv:2206.00927, section 3.4. Without t_end and where
+    Lu et al., "DPM-Solver", 2022, arXiv:2206.00927, section 3.3. Without t_end and where
     sigma(t_min) = 0: steps - 1 even steps to t_clean, then one to t_min.
     """
     return _even_in_noise(schedule, steps, t_start, t_end, math.log, np.exp)
