@@ -80,7 +80,8 @@ def run(
             precision is widened to float32.
         noise: where a stochastic plan draws from: a `Noise`, a seed, one seed a sample, or None
             for a seed from the system.
-        callback: called at every grid point; may return a new state.
+        callback: called at every grid point; may return a new state. (If the result is not finite,
+            the run is repeated up to the first bad step, callbacks included, to say which it was.)
         progress: show a progress bar (needs the extra "bench").
         grad: keep the autograd graph (and so all intermediate states); otherwise none is made.
 
@@ -148,31 +149,31 @@ class _Watch:
         self.idle = callback is None and advance is None and not check
 
     def at_state(self, row: int, grid: bool, x: Tensor) -> Tensor:
-        if self.check and not _finite(x):
-            raise FloatingPointError(self._where(row, "the state"))
+        self._look(row, "the state", x, self.index)
         if grid and self.callback is not None:
             t = number_of(self.plan.rows[row].t)
             point = Point(self.index, len(self.plan.times) - 1, t, x, self.denoised)
             x = _checked_replacement(self.callback(point), x)
+            self._look(row, "the state that the callback left", x, self.index)
         self.index += grid
         return x
 
     def at_output(self, row: int, grid: bool, d: Tensor, scale: float) -> None:
-        if self.check and not _finite(d):
-            raise FloatingPointError(self._where(row, "the network's output"))
+        self._look(row, "the network's output", d, max(self.index - 1, 0))
         if grid and self.callback is not None:
             self.denoised = scale * d
         if self.advance is not None:
             self.advance()
 
-    def _where(self, row: int, what: str) -> str:
-        asked = sum(r.asks for r in self.plan.rows[: row + 1])
-        t = number_of(self.plan.rows[row].t)
-        return (
-            f"{self.plan.name}: {what} is not finite at t = {t:.6g}, step "
-            f"{max(self.index - (what != 'the state'), 0)} of {len(self.plan.times) - 1} (network "
-            f"call {asked} of {self.plan.nfe}); look at the network there, in its own precision"
-        )
+    def _look(self, row: int, what: str, x: Tensor, step: int) -> None:
+        """In the slow check: raise if x is not finite, saying what and where."""
+        if self.check and not _finite(x):
+            asked = sum(r.asks for r in self.plan.rows[: row + 1])
+            raise FloatingPointError(
+                f"{self.plan.name}: {what} is not finite at t = "
+                f"{number_of(self.plan.rows[row].t):.6g}, step {step} of "
+                f"{len(self.plan.times) - 1} (network call {asked} of {self.plan.nfe})"
+            )
 
 
 def _in_place(

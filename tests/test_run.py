@@ -255,6 +255,16 @@ def test_not_finite_is_found_and_placed(x):
         sd.run(ddim(VP, GRID), denoiser, x)
 
 
+def test_a_callback_that_leaves_no_number_is_named(x, denoiser):
+    with pytest.raises(FloatingPointError, match=r"the callback left is not finite.*step 2 of 6"):
+        sd.run(
+            ddim(VP, GRID),
+            denoiser,
+            x,
+            callback=lambda p: p.x * math.nan if p.index == 2 else None,
+        )
+
+
 def test_progress_bar_counts_network_calls(x, denoiser, capsys):
     y = sd.run(ddim(VP, GRID), denoiser, x, progress=True)
     assert torch.equal(y, sd.run(ddim(VP, GRID), denoiser, x))
