@@ -574,7 +574,7 @@ def test_an_infinite_lambda_is_refused_where_sigma_is_never_zero():
 def test_functions_outside_torch_are_refused():
     """Automatic differentiation would see a constant, and f = g = 0."""
     with pytest.raises(ValueError, match="in torch operations"):
-        CustomSchedule(lambda t: math.cos(t), lambda t: math.sin(t), t_max=1.5)
+        CustomSchedule(lambda t: math.cos(t.item()), lambda t: math.sin(t.item()), t_max=1.5)
 
 
 def test_a_kernel_goes_from_clean_to_noisy():

@@ -33,6 +33,14 @@ TARGETS = ["noise", "data", "velocity"]
 SCHEDULES = [VPLinear(), SubVP(), VPCosine(), VE(), EDM(), FlowMatching()]
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C raises, also where the tests were started with it ignored (as background jobs are)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class BestPredictor(nn.Module):
     """The conditional mean of a target given x_t, on data N(MEAN, VARIANCE)."""
 
