@@ -214,15 +214,17 @@ class NetworkDenoiser(Denoiser):
         """d = a x + b F(c_in x) in one pass over memory, the larger of a and b as a factor."""
         ask = partial(self._ask, dtype, label, c_in)
         if a == 0.0:
-            return Call(lambda x, out: ask(x), b)
+            return Call(ask, b)
         if abs(a) < abs(b):
             ratio = a / b
             return Call(lambda x, out: torch.add(ask(x), x, alpha=ratio, out=out), b, writes=True)
         ratio = b / a
         return Call(lambda x, out: torch.add(x, ask(x), alpha=ratio, out=out), a, writes=True)
 
-    def _ask(self, dtype: torch.dtype, label: Tensor, c_in: Scalar, x: Tensor) -> Tensor:
-        """F(c_in x), asked in the network's dtype and answered in the state's."""
+    def _ask(
+        self, dtype: torch.dtype, label: Tensor, c_in: Scalar, x: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        """F(c_in x), asked in the network's dtype and answered in the state's; `out` is left."""
         scaled = x if not isinstance(c_in, Tensor) and c_in == 1.0 else x * c_in
         output = self.network(scaled if dtype is x.dtype else scaled.to(dtype), label)
         if not isinstance(output, Tensor) or output.shape != x.shape:

@@ -189,12 +189,14 @@ def _in_place(
     buffers: list[Any] = [None] * program.slots  # for outputs that are written in place
     scales = [1.0] * program.slots
     slots[0] = start.clone()
+    memory = {slots[0].untyped_storage().data_ptr()}  # where states lie
     draw = source.stream(start) if plan.stochastic else None
     idle = watch.idle
     for row, draws, target, origin, scale, adds, ask, output, grid, drop in program.steps:
         for slot, t, s in draws:
             if slots[slot] is None:
                 slots[slot] = torch.empty_like(start)
+                memory.add(slots[slot].untyped_storage().data_ptr())
             draw(slots[slot], t, s)  # type: ignore[misc]
         x = slots[target]
         if origin == target:
@@ -203,6 +205,7 @@ def _in_place(
         else:
             if x is None:
                 x = slots[target] = torch.empty_like(start)
+                memory.add(x.untyped_storage().data_ptr())
             torch.mul(slots[origin], scale * scales[origin], out=x)
         for slot, coefficient in adds:
             x.add_(slots[slot], alpha=coefficient * scales[slot])
@@ -219,8 +222,8 @@ def _in_place(
             d = function(x, buffers[output])
             if not isinstance(d, Tensor) or d.shape != x.shape:
                 raise ValueError(wrong_output(d, x))
-            if not writes and _share(d, x):  # the network handed its input back
-                d = d.clone()
+            if not writes and d.untyped_storage().data_ptr() in memory:
+                d = d.clone()  # the network handed its input back, or a view of it
             slots[output], scales[output] = d, factor
             if not idle:
                 watch.at_output(row, grid, d, factor)
@@ -266,11 +269,6 @@ def _bind(
     if isinstance(denoiser, Denoiser):
         return denoiser.bind(plan.asked_at, x)
     return [plain_call(denoiser, t) for t in plan.asked_at]
-
-
-def _share(d: Tensor, x: Tensor) -> bool:
-    """Whether two tensors lie in the same memory."""
-    return d.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
 
 
 def _checked_start(
