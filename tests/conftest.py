@@ -1,7 +1,11 @@
 """Shared by all tests: one thread (two workers share the machine), reproducible hypothesis."""
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from models import VP, Net
+
+from sde_diffusion import NetworkDenoiser
 
 torch.set_num_threads(1)
 settings.register_profile(
@@ -11,3 +15,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("sde_diffusion")
+
+
+@pytest.fixture
+def x():
+    return torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def denoiser():
+    return NetworkDenoiser(Net(), VP)
