@@ -133,6 +133,16 @@ def test_progress_bar_counts_network_calls(x, denoiser, capsys):
     assert torch.equal(y, sd.run(ddim(VP, GRID), denoiser, x))
 
 
+def test_a_state_made_of_noise_may_be_handed_back_too(x):
+    """x_1 = z_0 + d_0 lies in the draw's own buffer; the network returns it as its output."""
+    trace = sd.Trace(1.0)
+    _, d = trace.denoise(trace.x, 1.0)
+    y, e = trace.denoise(trace.noise(1.0, 0.5) + d, 0.5)
+    plan = trace.end(0.5 * y + 2.0 * e, 0.0)
+    result = sd.run(plan, lambda x, t: x, x, noise=0)
+    torch.testing.assert_close(result, sd.run(plan, lambda x, t: x.clone(), x, noise=0))
+
+
 def test_a_network_that_hands_back_a_view_of_its_input(x):
     plan = dpm_solver_pp_2m(VP, GRID)
     y = sd.run(plan, lambda x, t: x[:, -1:].expand_as(x), x)
