@@ -58,10 +58,11 @@ def test_any_event_shape(event, batch, name):
     torch.testing.assert_close(y.flatten(), sd.run(plan, lambda x, t: torch.tanh(x), flat))
 
 
-def test_network_that_hands_its_input_back(x):
-    plan = dpm_solver_pp_2m(VP, GRID)
-    y = sd.run(plan, lambda x, t: x, x)
-    torch.testing.assert_close(y, sd.run(plan, lambda x, t: x.clone(), x))
+@pytest.mark.parametrize(("name", "options"), every_solver())
+def test_network_that_hands_its_input_back(name, options, x):
+    plan = sd.SOLVERS[name](VP, GRID, **options)
+    y = sd.run(plan, lambda x, t: x, x, noise=0)
+    torch.testing.assert_close(y, sd.run(plan, lambda x, t: x.clone(), x, noise=0))
 
 
 @pytest.mark.parametrize(("name", "options"), every_solver())
@@ -136,9 +137,9 @@ def test_progress_bar_counts_network_calls(x, denoiser, capsys):
 def test_a_state_made_of_noise_may_be_handed_back_too(x):
     """x_1 = z_0 + d_0 lies in the draw's own buffer; the network returns it as its output."""
     trace = sd.Trace(1.0)
-    _, d = trace.denoise(trace.x, 1.0)
+    start, d = trace.denoise(trace.x, 1.0)
     y, e = trace.denoise(trace.noise(1.0, 0.5) + d, 0.5)
-    plan = trace.end(0.5 * y + 2.0 * e, 0.0)
+    plan = trace.end(0.5 * y + 2.0 * e + start, 0.0)
     result = sd.run(plan, lambda x, t: x, x, noise=0)
     torch.testing.assert_close(result, sd.run(plan, lambda x, t: x.clone(), x, noise=0))
 
