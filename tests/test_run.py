@@ -134,11 +134,12 @@ def test_progress_bar_counts_network_calls(x, denoiser, capsys):
     assert torch.equal(y, sd.run(ddim(VP, GRID), denoiser, x))
 
 
-def test_a_state_made_of_noise_may_be_handed_back_too(x):
-    """x_1 = z_0 + d_0 lies in the draw's own buffer; the network returns it as its output."""
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_state_in_any_buffer_may_be_handed_back(noisy, x):
+    """x_1 lies in a draw's buffer or in a fresh one; the network returns it as its output."""
     trace = sd.Trace(1.0)
     start, d = trace.denoise(trace.x, 1.0)
-    y, e = trace.denoise(trace.noise(1.0, 0.5) + d, 0.5)
+    y, e = trace.denoise((trace.noise(1.0, 0.5) if noisy else 3.0 * start) + d, 0.5)
     plan = trace.end(0.5 * y + 2.0 * e + start, 0.0)
     result = sd.run(plan, lambda x, t: x, x, noise=0)
     torch.testing.assert_close(result, sd.run(plan, lambda x, t: x.clone(), x, noise=0))
