@@ -91,7 +91,7 @@ def plan_entries(names: Iterable[str] | None = None) -> list[Entry]:
         if chosen is None or name in chosen:
             parameters = list(inspect.signature(method).parameters.values())[2:]
             defaults = {p.name: p.default for p in parameters}
-            for variant in ({}, *CLAIMS[name].variants):
+            for variant in (claim.options for claim in CLAIMS[name]):
                 entries.append(Entry(name, tuple({**defaults, **variant}.items())))
     return entries
 

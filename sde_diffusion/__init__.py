@@ -15,7 +15,7 @@ from .sample import sample
 from .schedule import CustomSchedule, Schedule
 from .schedules import EDM, VE, FlowMatching, SubVP, VPCosine, VPLinear
 from .sde import ForwardSDE, ProbabilityFlowODE, ReverseSDE
-from .solvers import CLAIMS, SOLVERS, solver
+from .solvers import CLAIMS, PAPERS, SOLVERS, Claim, solver
 from .tabulated import (
     Shifted,
     Tabulated,
@@ -32,8 +32,10 @@ __version__ = "0.1.0"
 __all__ = [
     "CLAIMS",
     "EDM",
+    "PAPERS",
     "SOLVERS",
     "VE",
+    "Claim",
     "CustomSchedule",
     "Denoiser",
     "FlowMatching",

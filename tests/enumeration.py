@@ -16,14 +16,19 @@ SCHEDULES = {
 }
 
 
-def every_solver(select=lambda claims: True):
-    """(name, options) of every solver whose claims are selected, as pytest parameters."""
+def every_claim(select=lambda claim: True):
+    """(name, claim) of every claim of every solver that is selected, as pytest parameters."""
     return [
-        pytest.param(name, options, id=name + "".join(f"-{v}" for v in options.values()))
+        pytest.param(name, claim, id=name + "".join(f"-{v}" for v in claim.options.values()))
         for name, claims in sd.CLAIMS.items()
-        if select(claims)
-        for options in ({}, *claims.variants)
+        for claim in claims
+        if select(claim)
     ]
+
+
+def every_solver():
+    """(name, options) of every claim of every solver, as pytest parameters."""
+    return [pytest.param(p.values[0], dict(p.values[1].options), id=p.id) for p in every_claim()]
 
 
 def smooth_grid(schedule, steps, lambda_start=-2.0, lambda_end=2.0):

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from enumeration import SCHEDULES, every_solver, smooth_grid
+from enumeration import SCHEDULES, every_claim, every_solver, smooth_grid
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,10 +29,10 @@ def plan_of(name, schedule, times, options):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize(("name", "options"), every_solver())
-def test_order_of_convergence(name, options, schedule):
+@pytest.mark.parametrize(("name", "claim"), every_claim())
+def test_order_of_convergence(name, claim, schedule):
     """Global error falls at the claimed order: endpoints on a mixture, laws if stochastic."""
-    order = sd.CLAIMS[name].order
+    order, options = claim.usual_order, claim.options
     steps = [40, 80, 160] if order < 4 else [20, 40, 80]
     errors = []
     if isinstance(schedule, sd.Tabulated) and order > 2:
@@ -60,11 +60,11 @@ def test_order_of_convergence(name, options, schedule):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize(("name", "options"), every_solver(lambda claims: claims.point_exact))
-def test_point_data_keep_their_marginals(name, options, schedule):
+@pytest.mark.parametrize(("name", "claim"), every_claim(lambda claim: claim.point_exact))
+def test_point_data_keep_their_marginals(name, claim, schedule):
     """Data in one point: mean alpha_t x_0 and variance sigma_t^2 at every state."""
     grid = sd.times.uniform(schedule, 9, t_start=schedule.time_of(-3.5), t_end=schedule.t_clean)
-    plan = plan_of(name, schedule, grid, options)
+    plan = plan_of(name, schedule, grid, claim.options)
     matrix, n = plan.matrix(), 1 + plan.nfe
     alpha_T, sigma_T = schedule(plan.rows[0].t)
     times = [*plan.asked_at, plan.times[-1]]
@@ -76,14 +76,12 @@ def test_point_data_keep_their_marginals(name, options, schedule):
     torch.testing.assert_close(variance, sigma**2, rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver(lambda c: not c.point_exact))
-def test_solvers_not_exact_on_a_point_say_so(name, options):
-    """The flag is no mere modesty: in its default form the law on a point is off."""
-    if options:
-        return  # variants may be exact (Runge-Kutta in rho is)
+@pytest.mark.parametrize(("name", "claim"), every_claim(lambda c: not c.point_exact))
+def test_solvers_not_exact_on_a_point_say_so(name, claim):
+    """The flag is no mere modesty: the law on a point is off."""
     schedule = sd.VPLinear()
     grid = smooth_grid(schedule, 5)
-    _, variance = plan_of(name, schedule, grid, options).law(schedule, 0.0, 0.0)
+    _, variance = plan_of(name, schedule, grid, claim.options).law(schedule, 0.0, 0.0)
     assert abs(float(variance) / schedule.sigma(float(grid[-1])) ** 2 - 1) > 1e-6
 
 
@@ -167,10 +165,10 @@ def test_law_is_the_law_of_what_run_does(name, options, schedule):
     assert float(y.var()) == pytest.approx(law_variance, rel=4.5 * math.sqrt(2 / n))
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
-def test_float64_converges_without_a_floor(name, options):
+@pytest.mark.parametrize(("name", "claim"), every_claim())
+def test_float64_converges_without_a_floor(name, claim):
     """With enough steps the error keeps falling at the order down to 1e-8 (order >= 2)."""
-    order = sd.CLAIMS[name].order
+    order, options = claim.usual_order, claim.options
     schedule = sd.VPLinear()
     steps = {1: 2000, 2: 2000, 4: 300}[order]
     plan = plan_of(name, schedule, smooth_grid(schedule, steps), options)

@@ -7,13 +7,14 @@ from .ddim import ddim, ddpm
 from .dpm import dpm_solver_1, dpm_solver_pp_2m
 from .euler_maruyama import euler_maruyama
 from .runge_kutta import TABLEAUX, Tableau, euler, heun, midpoint, rk4, runge_kutta
-from .solver import CLAIMS, SOLVERS, Claims, solver
+from .solver import CLAIMS, PAPERS, SOLVERS, Claim, solver
 
 __all__ = [
     "CLAIMS",
+    "PAPERS",
     "SOLVERS",
     "TABLEAUX",
-    "Claims",
+    "Claim",
     "Tableau",
     "ddim",
     "ddpm",

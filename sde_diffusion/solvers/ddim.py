@@ -17,10 +17,15 @@ from ..names import look_up
 from ..plan import Plan, Trace
 from ..scalar import Scalar, expm1, sqrt
 from ..schedule import Schedule
-from .solver import solver
+from .solver import Claim, solver
 
 
-@solver(order=1, point_exact=True, variants=[{"eta": 0.5}, {"eta": 1.0}])
+@solver(
+    "Song et al. 2021, arXiv:2010.02502",
+    Claim(1, point_exact=True, exact=("data", "lambda", 1)),
+    Claim(1, {"eta": 0.5}, point_exact=True, strong=1.0),
+    Claim(1, {"eta": 1.0}, point_exact=True, strong=1.0),
+)
 def ddim(schedule: Schedule, times: list[Scalar], eta: float = 0.0) -> Plan:
     """Denoising diffusion implicit models.
 
@@ -53,7 +58,11 @@ def ddim(schedule: Schedule, times: list[Scalar], eta: float = 0.0) -> Plan:
     return trace.end(x, times[-1])
 
 
-@solver(order=1, point_exact=False, variants=[{"variance": "posterior"}])
+@solver(
+    "Ho et al. 2020, arXiv:2006.11239",
+    Claim(1, strong=1.0),
+    Claim(1, {"variance": "posterior"}, point_exact=True, strong=1.0),
+)
 def ddpm(schedule: Schedule, times: list[Scalar], variance: str = "beta") -> Plan:
     """Ancestral sampling of denoising diffusion probabilistic models.
 

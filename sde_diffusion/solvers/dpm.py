@@ -18,10 +18,13 @@ from ..form import Form
 from ..plan import Plan, Trace
 from ..scalar import Scalar, expm1
 from ..schedule import Schedule
-from .solver import solver
+from .solver import Claim, solver
 
 
-@solver(order=1, point_exact=True)
+@solver(
+    "Lu et al. 2022, arXiv:2206.00927",
+    Claim(1, point_exact=True, exact=("noise", "lambda", 1)),
+)
 def dpm_solver_1(schedule: Schedule, times: list[Scalar]) -> Plan:
     """DPM-Solver-1: eps constant over the step; the same map as DDIM with eta = 0.
 
@@ -44,7 +47,7 @@ def dpm_solver_1(schedule: Schedule, times: list[Scalar]) -> Plan:
     return trace.end(x, times[-1])
 
 
-@solver(order=2, point_exact=True)
+@solver("Lu et al. 2022, arXiv:2211.01095", Claim(2, point_exact=True))
 def dpm_solver_pp_2m(schedule: Schedule, times: list[Scalar]) -> Plan:
     """DPM-Solver++(2M): d extrapolated to the middle of the step through its last two values.
 

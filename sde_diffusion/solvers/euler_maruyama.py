@@ -7,10 +7,10 @@ from itertools import pairwise
 from ..plan import Plan, Trace
 from ..scalar import Scalar, sqrt
 from ..schedule import Schedule
-from .solver import solver
+from .solver import Claim, solver
 
 
-@solver(order=1, point_exact=False)
+@solver("Song et al. 2021, arXiv:2011.13456", Claim(1, strong=1.0))
 def euler_maruyama(schedule: Schedule, times: list[Scalar]) -> Plan:
     """Euler-Maruyama on the reverse SDE dx = [f x - g^2 score] dt + g dw (time runs backwards).
 

@@ -17,7 +17,7 @@ from ..names import look_up
 from ..plan import Plan, Trace
 from ..scalar import Scalar, log
 from ..schedule import Schedule
-from .solver import solver
+from .solver import Claim, solver
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,13 @@ def _method(tableau: Tableau) -> Callable[..., Plan]:
         variable: "t" (dx/dt = f x - g^2/2 score) or "rho" (dy/drho = eps, y = x/alpha,
             rho = sigma/alpha; the ODE of EDM).
     """
-    return solver(order=tableau.order, point_exact=False, variants=[{"variable": "rho"}])(method)
+    in_rho = Claim(
+        tableau.order,
+        {"variable": "rho"},
+        point_exact=True,
+        exact=("noise", "rho", tableau.order),
+    )
+    return solver("Hairer, Norsett & Wanner 1993", Claim(tableau.order), in_rho)(method)
 
 
 euler, midpoint, heun, rk4 = (_method(TABLEAUX[n]) for n in ("euler", "midpoint", "heun", "rk4"))

@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -25,34 +25,59 @@ from ..times import check_grid
 
 
 @dataclass(frozen=True)
-class Claims:
-    """What a solver says of itself, for tests to hold it to.
+class Claim:
+    """What a solver says of itself under one set of options, for certificates to hold it to.
 
     Attributes:
-        order: global order of convergence on smooth problems (weak order if stochastic), on a
-            grid that stays clear of sigma = 0.
+        order: global order of convergence from exact starting values, on smooth problems and a
+            grid that stays clear of sigma = 0 (weak order if stochastic).
+        options: the options under which the claim holds; () claims it for the defaults.
+        warm_up: the order from the solver's own first steps; None where it is the same.
         point_exact: whether, for data concentrated in one point, every grid state has exactly the
             mean alpha_t x_0 and the variance sigma_t^2 of the forward process.
-        variants: option sets, beside the defaults, under which the claims hold as well.
+        exact: (prediction, variable, q): the row of every grid point, given exact inputs (states,
+            outputs), is exact when this output
+            ("data", "noise" or "velocity") is a polynomial of degree below q in this variable
+            ("lambda", "rho" or "t"), lower orders of the first steps apart; None: no such claim.
+        strong: strong order on one Brownian path; None if deterministic.
     """
 
     order: int
-    point_exact: bool
-    variants: tuple[dict[str, Any], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    warm_up: int | None = None
+    point_exact: bool = False
+    exact: tuple[str, str, int] | None = None
+    strong: float | None = None
+
+    @property
+    def usual_order(self) -> int:
+        """Order of convergence from the solver's own first steps."""
+        return self.order if self.warm_up is None else self.warm_up
 
 
 SOLVERS: dict[str, Callable[..., Plan]] = {}
-CLAIMS: dict[str, Claims] = {}
+CLAIMS: dict[str, tuple[Claim, ...]] = {}
+PAPERS: dict[str, str] = {}
 
 
-def solver(
-    order: int, point_exact: bool, variants: Sequence[dict[str, Any]] = ()
-) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
-    """Enter a function (schedule, times, **options) -> Plan in the list of solvers."""
+def solver(paper: str, *claims: Claim) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
+    """Enter a function (schedule, times, **options) -> Plan in the list of solvers.
+
+    Args:
+        paper: where the method comes from, as "Lu et al. 2022, arXiv:2206.00927".
+        claims: what it says of itself: first under its default options, then under others that
+            are worth measuring. At least one.
+
+    Raises:
+        TypeError: if no claim is given, or something else than a claim.
+        ValueError: if the first claim is not of the defaults, a claim has options that the
+            function does not take, or there is a solver of this name already.
+    """
 
     def enter(method: Callable[..., Plan]) -> Callable[..., Plan]:
         name = method.__name__
         defaults = _options(method)
+        _check_claims(name, claims, defaults)
 
         @functools.wraps(method)
         def checked(
@@ -86,11 +111,21 @@ def solver(
 
         if name in SOLVERS:
             raise ValueError(f"there is a solver {name!r} already; give this one another name")
-        SOLVERS[name] = checked
-        CLAIMS[name] = Claims(order, point_exact, tuple(variants))
+        SOLVERS[name], CLAIMS[name], PAPERS[name] = checked, claims, paper
         return checked
 
     return enter
+
+
+def _check_claims(name: str, claims: tuple[Claim, ...], defaults: dict[str, Any]) -> None:
+    if not claims or not all(isinstance(claim, Claim) for claim in claims):
+        raise TypeError(f"{name} claims nothing: write @solver('paper', Claim(order=1))")
+    if claims[0].options:
+        raise ValueError(f"the first claim of {name} must be of its defaults, without options")
+    for claim in claims:
+        for option in claim.options:
+            if option not in defaults:
+                raise ValueError(unknown(f"option in a claim of {name}", option, defaults))
 
 
 def _singular(name: str, schedule: Schedule, grid: list[Scalar]) -> str:
