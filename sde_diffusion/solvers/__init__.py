@@ -3,6 +3,7 @@
 `SOLVERS` lists them by name, `CLAIMS` what each says of itself.
 """
 
+from .adams import adams, deis
 from .ddim import ddim, ddpm
 from .dpm import dpm_solver_1, dpm_solver_pp_2m
 from .euler_maruyama import euler_maruyama
@@ -16,8 +17,10 @@ __all__ = [
     "TABLEAUX",
     "Claim",
     "Tableau",
+    "adams",
     "ddim",
     "ddpm",
+    "deis",
     "dpm_solver_1",
     "dpm_solver_pp_2m",
     "euler",

@@ -1,0 +1,192 @@
+r"""Exponential Adams methods: the formula of `exponential` with past grid points as nodes.
+
+One piece of code for every order, prediction (data, noise, velocity), variable of the interpolant
+(lambda, rho, phi, t) and stochasticity tau. DEIS is its case of noise prediction in t or rho; a
+method of order 1 is DDIM.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from ..form import Form
+from ..names import look_up
+from ..plan import Plan, Trace
+from ..scalar import Scalar
+from ..schedule import Schedule
+from .exponential import output, weights
+from .solver import Claim, solver
+
+_MOST = 8  # beyond it, coefficients of an extrapolation only amplify errors
+
+
+def multistep(
+    schedule: Schedule,
+    times: list[Scalar],
+    order: int,
+    prediction: str,
+    variable: str,
+    tau: float = 0.0,
+    start: str = "lower",
+    lower_last: bool = False,
+) -> Plan:
+    """The plan of an explicit exponential multistep method; arguments as for `adams`."""
+    steps = len(times) - 1
+    if isinstance(order, bool) or not isinstance(order, int) or not 1 <= order <= _MOST:
+        raise ValueError(f"order = {order!r} must be an integer from 1 to {_MOST}")
+    if order > steps:
+        raise ValueError(f"order = {order} needs at least {order} steps, and the grid has {steps}")
+    full_start = look_up("start", start, {"lower": False, "full": True})
+    trace = Trace(times[0])
+    x = trace.x
+    past: list[tuple[Scalar, Form]] = []  # (time, output), latest first
+    for i, (t, s) in enumerate(pairwise(times)):
+        x, d = trace.denoise(x, t)
+        past = [(t, output(schedule, x, d, t, prediction)), *past][:order]
+        most = min(order, steps - i) if lower_last else order
+        nodes = past[:most]
+        if full_start and len(nodes) < order - 1 and schedule.sigma(s) > 0:
+            nodes = nodes + _inner_nodes(
+                trace, schedule, x, t, s, nodes, order - 1, prediction, variable, tau
+            )
+        x = step(trace, schedule, x, t, s, nodes, prediction, variable, tau)
+    return trace.end(x, times[-1])
+
+
+def step(
+    trace: Trace,
+    schedule: Schedule,
+    x: Form,
+    t: Scalar,
+    s: Scalar,
+    nodes: list[tuple[Scalar, Form]],
+    prediction: str,
+    variable: str,
+    tau: Scalar = 0.0,
+) -> Form:
+    """The state at s from x at t and outputs at nodes, with noise if tau > 0."""
+    at = [node for node, _ in nodes]
+    w = weights(schedule, t, s, at, prediction, variable, tau)
+    y = w.x * x
+    for weight, (_, out) in zip(w.outputs, nodes, strict=True):
+        y = y + weight * out
+    return y + w.z * trace.noise(t, s) if tau and schedule.sigma(s) > 0 else y
+
+
+def _inner_nodes(
+    trace: Trace,
+    schedule: Schedule,
+    x: Form,
+    t: Scalar,
+    s: Scalar,
+    known: list[tuple[Scalar, Form]],
+    wanted: int,
+    prediction: str,
+    variable: str,
+    tau: float,
+) -> list[tuple[Scalar, Form]]:
+    """Outputs at points inside the step, so that known and new nodes number `wanted`.
+
+    The points lie evenly in lambda and end at s. Each sweep over them steps to every point
+    through all nodes, and raises the order of what is found there by one.
+    """
+    if tau:
+        raise ValueError(f"start = 'full' is for tau = 0, not tau = {tau}: noise limits the start")
+    count = wanted - len(known)
+    low, high = schedule.half_log_snr(t), schedule.half_log_snr(s)
+    points = [schedule.time_of(low + (high - low) * (i / count)) for i in range(1, count)] + [s]
+    inner: list[tuple[Scalar, Form]] = []
+    for _ in range(count):
+        found = []
+        for u in points:
+            y = step(trace, schedule, x, t, u, known + inner, prediction, variable)
+            y, d = trace.stage(y, u)
+            found.append((u, output(schedule, y, d, u, prediction)))
+        inner = found
+    return inner
+
+
+@solver(
+    "Xue et al. 2023, arXiv:2309.05019",
+    Claim(3, warm_up=2, point_exact=True, exact=("data", "lambda", 3)),
+    Claim(4, {"order": 4, "start": "full"}, point_exact=True, exact=("data", "lambda", 4)),
+    Claim(3, {"start": "full"}, point_exact=True, exact=("data", "lambda", 3)),
+    Claim(2, {"order": 2}, point_exact=True, exact=("data", "lambda", 2)),
+    Claim(3, {"prediction": "noise"}, 2, True, ("noise", "lambda", 3)),
+    Claim(3, {"prediction": "velocity", "variable": "phi"}, 2, True, ("velocity", "phi", 3)),
+    Claim(2, {"order": 2, "tau": 1.0}, point_exact=True, strong=1.0),
+    Claim(3, {"tau": 1.0}, 2, point_exact=True, strong=1.0),
+)
+def adams(
+    schedule: Schedule,
+    times: list[Scalar],
+    order: int = 3,
+    prediction: str = "data",
+    variable: str = "lambda",
+    tau: float = 0.0,
+    start: str = "lower",
+    lower_last: bool = False,
+) -> Plan:
+    """Exponential Adams-Bashforth: the output as a polynomial through its last `order` values.
+
+    x_s = a x_t + sum_j b_j output(t_j) + c z, with b_j the exact integral of the j-th Lagrange
+    polynomial against the kernel of the module `exponential`.
+
+    Xue et al., "SA-Solver", 2023, arXiv:2309.05019, section 4; Zhang & Chen, "DEIS", 2023,
+    arXiv:2204.13902, eq. 15; Hochbruck & Ostermann, "Exponential integrators", 2010, section 2.5.
+
+    Args:
+        schedule: alpha_t, sigma_t.
+        times: noisy to clean; at least `order` steps.
+        order: 1 to 8, the number of past outputs; 1 is DDIM.
+        prediction: what is interpolated: "data", "noise" or "velocity" (eps - D).
+        variable: in which it is a polynomial: "lambda", "rho" (sigma/alpha), "phi"
+            (sigma/(alpha + sigma)) or "t".
+        tau: stochasticity; 0 is the probability-flow ODE, 1 the reverse SDE.
+        start: "lower": the first steps have orders 1, 2, ...; an order-1 step caps the order of
+            the whole at 2. "full": extra network calls inside the first steps remove that cap.
+        lower_last: end with steps of orders ..., 2, 1 (what some libraries do below 10 or 15
+            steps, here at any number).
+
+    Raises:
+        ValueError: order above the number of steps or outside 1 .. 8; a wrong word; tau < 0, or
+            with velocity prediction or a full start.
+    """
+    return multistep(schedule, times, order, prediction, variable, tau, start, lower_last)
+
+
+@solver(
+    "Zhang & Chen 2023, arXiv:2204.13902",
+    Claim(3, warm_up=2, point_exact=True, exact=("noise", "t", 3)),
+    Claim(1, {"order": 1}, point_exact=True, exact=("noise", "t", 1)),
+    Claim(2, {"order": 2}, point_exact=True, exact=("noise", "t", 2)),
+    Claim(4, {"order": 4, "start": "full"}, point_exact=True, exact=("noise", "t", 4)),
+    Claim(2, {"order": 2, "variable": "rho"}, point_exact=True, exact=("noise", "rho", 2)),
+    Claim(3, {"variable": "rho"}, 2, True, ("noise", "rho", 3)),
+    Claim(4, {"order": 4, "variable": "rho", "start": "full"}, None, True, ("noise", "rho", 4)),
+)
+def deis(
+    schedule: Schedule,
+    times: list[Scalar],
+    order: int = 3,
+    variable: str = "t",
+    start: str = "lower",
+    lower_last: bool = False,
+) -> Plan:
+    """DEIS, tAB or rhoAB: eps as a polynomial in t or in rho through its last values.
+
+    Zhang & Chen, "Fast sampling of diffusion models with exponential integrator", 2023,
+    arXiv:2204.13902, eq. 15 (tAB) and section 3.3 (rhoAB). The paper's tABk has order k + 1.
+
+    Args:
+        schedule: alpha_t, sigma_t.
+        times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end.
+        order: 1 to 8; 1 is DDIM.
+        variable: "t" (tAB) or "rho" (rhoAB).
+        start, lower_last: as for `adams`.
+
+    Raises:
+        ValueError: as for `adams`.
+    """
+    look_up("variable", variable, {"t": 0, "rho": 0})
+    return multistep(schedule, times, order, "noise", variable, 0.0, start, lower_last)
