@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ..form import Form
 from ..names import look_up
-from ..scalar import Scalar, exp, expm1, log1p, ratio, sqrt
+from ..scalar import Scalar, exp, expm1, ratio, sqrt
 from ..schedule import Schedule
 
 _POINTS, _POINT_WEIGHTS = np.polynomial.legendre.leggauss(32)
@@ -122,7 +122,7 @@ def _shares(
     tau: Scalar,
 ) -> list[Scalar]:
     """The integral of each Lagrange polynomial, as a share of the integral of 1."""
-    alone = [1.0] + [0.0] * (len(nodes) - 1)
+    alone: list[Scalar] = [1.0, *(0.0 for _ in nodes[1:])]
     lambda_t, lambda_s = schedule.half_log_snr(t), schedule.half_log_snr(s)
     open_t, open_s = bool(lambda_t == -math.inf), bool(lambda_s == math.inf)
     if open_s and (prediction == "data" or variable == "lambda"):
@@ -167,11 +167,11 @@ def _along_lambda(
     h = lambda_s - lambda_t
     back = (1 - y) * h  # lambda_s - l
     rho = xp.exp(back)  # relative to rho_s, which scales out
-    l = lambda_s - back
-    u = {"lambda": l, "rho": xp.exp(-l), "phi": 1 / (1 + xp.exp(l))}[variable]
+    at = lambda_s - back
+    u = {"lambda": at, "rho": xp.exp(-at), "phi": 1 / (1 + xp.exp(at))}[variable]
     if prediction == "data":
         return u, w * xp.exp(-(1 + tau**2) * back)
-    return u, w * (rho if prediction == "noise" else 1 / (2 + xp.exp(l) + xp.exp(-l)))
+    return u, w * (rho if prediction == "noise" else 1 / (2 + xp.exp(at) + xp.exp(-at)))
 
 
 def _along_noise(
@@ -196,7 +196,7 @@ def _along_time(
     tau: Scalar,
 ) -> tuple[Any, Any]:
     """The same in y with time = s + (t - s) y^2, in which even sigma ~ sqrt(t) is smooth."""
-    _, y, w = _arrays(torch.as_tensor(t), torch.as_tensor(s))
+    y, w = torch.from_numpy(_Y), torch.from_numpy(_W)
     times = s + (t - s) * y**2
     (alpha, sigma), (alpha_dot, sigma_dot) = schedule(times), schedule.derivatives(times)
     pace = 2 * y * w * (sigma_dot * alpha - alpha_dot * sigma)  # of arctan-like motion
@@ -206,7 +206,7 @@ def _along_time(
         measure = pace / (alpha + sigma) ** 2
     else:
         back = lambda_s - schedule.half_log_snr(times)
-        measure = pace / (alpha * sigma) * torch.exp(-(1 + tau**2) * back)
+        measure = pace / (alpha * sigma) * exp(-(1 + tau**2) * back)
     if isinstance(t, Tensor) or isinstance(s, Tensor):
         return times, measure
     return times.numpy(), measure.numpy()
