@@ -7,103 +7,12 @@ method of order 1 is DDIM.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-from ..form import Form
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar
 from ..schedule import Schedule
-from .exponential import output, weights
+from .multistep import multistep
 from .solver import Claim, solver
-
-_MOST = 8  # beyond it, coefficients of an extrapolation only amplify errors
-
-
-def multistep(
-    schedule: Schedule,
-    times: list[Scalar],
-    order: int,
-    prediction: str,
-    variable: str,
-    tau: float = 0.0,
-    start: str = "lower",
-    lower_last: bool = False,
-) -> Plan:
-    """The plan of an explicit exponential multistep method; arguments as for `adams`."""
-    steps = len(times) - 1
-    if isinstance(order, bool) or not isinstance(order, int) or not 1 <= order <= _MOST:
-        raise ValueError(f"order = {order!r} must be an integer from 1 to {_MOST}")
-    if order > steps:
-        raise ValueError(f"order = {order} needs at least {order} steps, and the grid has {steps}")
-    full_start = look_up("start", start, {"lower": False, "full": True})
-    trace = Trace(times[0])
-    x = trace.x
-    past: list[tuple[Scalar, Form]] = []  # (time, output), latest first
-    for i, (t, s) in enumerate(pairwise(times)):
-        x, d = trace.denoise(x, t)
-        past = [(t, output(schedule, x, d, t, prediction)), *past][:order]
-        most = min(order, steps - i) if lower_last else order
-        nodes = past[:most]
-        if full_start and len(nodes) < order - 1 and schedule.sigma(s) > 0:
-            nodes = nodes + _inner_nodes(
-                trace, schedule, x, t, s, nodes, order - 1, prediction, variable, tau
-            )
-        x = step(trace, schedule, x, t, s, nodes, prediction, variable, tau)
-    return trace.end(x, times[-1])
-
-
-def step(
-    trace: Trace,
-    schedule: Schedule,
-    x: Form,
-    t: Scalar,
-    s: Scalar,
-    nodes: list[tuple[Scalar, Form]],
-    prediction: str,
-    variable: str,
-    tau: Scalar = 0.0,
-) -> Form:
-    """The state at s from x at t and outputs at nodes, with noise if tau > 0."""
-    at = [node for node, _ in nodes]
-    w = weights(schedule, t, s, at, prediction, variable, tau)
-    y = w.x * x
-    for weight, (_, out) in zip(w.outputs, nodes, strict=True):
-        y = y + weight * out
-    return y + w.z * trace.noise(t, s) if tau and schedule.sigma(s) > 0 else y
-
-
-def _inner_nodes(
-    trace: Trace,
-    schedule: Schedule,
-    x: Form,
-    t: Scalar,
-    s: Scalar,
-    known: list[tuple[Scalar, Form]],
-    wanted: int,
-    prediction: str,
-    variable: str,
-    tau: float,
-) -> list[tuple[Scalar, Form]]:
-    """Outputs at points inside the step, so that known and new nodes number `wanted`.
-
-    The points lie evenly in lambda and end at s. Each sweep over them steps to every point
-    through all nodes, and raises the order of what is found there by one.
-    """
-    if tau:
-        raise ValueError(f"start = 'full' is for tau = 0, not tau = {tau}: noise limits the start")
-    count = wanted - len(known)
-    low, high = schedule.half_log_snr(t), schedule.half_log_snr(s)
-    points = [schedule.time_of(low + (high - low) * (i / count)) for i in range(1, count)] + [s]
-    inner: list[tuple[Scalar, Form]] = []
-    for _ in range(count):
-        found = []
-        for u in points:
-            y = step(trace, schedule, x, t, u, known + inner, prediction, variable)
-            y, d = trace.stage(y, u)
-            found.append((u, output(schedule, y, d, u, prediction)))
-        inner = found
-    return inner
 
 
 @solver(

@@ -45,6 +45,13 @@ class Weights(NamedTuple):
     outputs: list[Scalar]
     z: Scalar
 
+    def state(self, x: Form, outputs: Sequence[Form], z: Form | None = None) -> Form:
+        """x_s, as a form over the state, the outputs at the nodes and a standard normal draw."""
+        y = self.x * x
+        for weight, out in zip(self.outputs, outputs, strict=True):
+            y = y + weight * out
+        return y if z is None else y + self.z * z
+
 
 def output(schedule: Schedule, x: Form, d: Form, t: Scalar, prediction: str) -> Form:
     """What a method interpolates: D ("data"), eps ("noise") or v = eps - D ("velocity")."""

@@ -1,0 +1,146 @@
+r"""One text for every multistep method: Adams, DEIS, DPM-Solver 2M and 3M, UniPC, SA-Solver.
+
+A step from t to s is a row through the last outputs; methods differ in that row alone. A corrector
+repeats the step once the output at s is known, with that output among its nodes and with the same
+draw of noise: it costs no network call, since the next step keeps the output at the predicted
+state. (PECE asks again at the corrected state.) It is left out where there is no next output,
+that is in the last step, and where h is infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+from ..form import Form
+from ..names import look_up
+from ..plan import Plan, Trace
+from ..scalar import Scalar
+from ..schedule import Schedule
+from .exponential import Weights, output, weights
+
+_MOST = 8  # beyond it, coefficients of an extrapolation only amplify errors
+
+
+class Node(NamedTuple):
+    """An output and its time."""
+
+    t: Scalar
+    output: Form
+
+
+Row = Callable[..., Weights]
+"""(schedule, t, s, nodes, prediction, variable, tau) -> Weights; `exponential.weights` is one."""
+
+
+def multistep(
+    schedule: Schedule,
+    times: list[Scalar],
+    order: int,
+    prediction: str,
+    variable: str = "lambda",
+    tau: Scalar | Callable[[Scalar], Scalar] = 0.0,
+    start: str = "lower",
+    lower_last: bool = False,
+    row: Row = weights,
+    corrector: int = 0,
+    mode: str = "pec",
+) -> Plan:
+    """The plan of a multistep method.
+
+    Args:
+        schedule, times, prediction, variable, start, lower_last: as for `adams`.
+        order: the number of outputs of the predictor.
+        tau: stochasticity of each step, or a function that gives it at the step's noisier end.
+        row: the step through given nodes.
+        corrector: the number of outputs of the corrector, the new one among them; 0: none.
+        mode: "pec", or "pece" to ask the network again at the corrected state.
+    """
+    check_order(order, len(times) - 1)
+    full_start = look_up("start", start, {"lower": False, "full": True})
+    again = look_up("mode", mode, {"pec": False, "pece": True})
+    wanted = order if corrector > order else order - 1  # nodes that a full start needs
+    trace = Trace(times[0])
+    x = trace.x
+    past: list[Node] = []  # latest first
+    last: _Step | None = None  # a step that waits for its correction
+    for i, (t, s) in enumerate(pairwise(times)):
+        x, d = trace.denoise(x, t)
+        past = [Node(t, output(schedule, x, d, t, prediction)), *past][: max(order, corrector)]
+        if last:
+            x = trace.store(last.through(past[: last.corrector]), t)
+            if again:
+                x, d = trace.stage(x, t)
+                past[0] = Node(t, output(schedule, x, d, t, prediction))
+        left = len(times) - 1 - i if lower_last else _MOST
+        nodes = past[: min(order, left)]
+        finite = bool(schedule.alpha(t) > 0 and schedule.sigma(s) > 0)  # h is
+        inner = full_start and finite and len(nodes) < wanted
+        if inner:
+            nodes = nodes + _inner_nodes(
+                trace, schedule, x, t, s, nodes, wanted, prediction, variable, tau
+            )
+        tau_t = (tau(t) if callable(tau) else tau) if schedule.sigma(s) > 0 else 0.0
+        weigh = partial(row, schedule, t, s, prediction=prediction, variable=variable, tau=tau_t)
+        z = trace.noise(t, s) if tau_t else None
+        now = _Step(x, z, weigh, min(corrector, left + 1))
+        last = now if corrector and finite and not inner else None
+        x = now.through(nodes)
+    return trace.end(x, times[-1])
+
+
+def check_order(order: int, steps: int, name: str = "order", least: int = 1) -> None:
+    """Raise ValueError unless the order is an integer that the grid has steps for."""
+    if isinstance(order, bool) or not isinstance(order, int) or not least <= order <= _MOST:
+        raise ValueError(f"{name} = {order!r} must be an integer from {least} to {_MOST}")
+    if order > steps:
+        raise ValueError(f"{name} = {order} needs at least {order} steps, and the grid has {steps}")
+
+
+class _Step(NamedTuple):
+    """A step from state x, with its draw of noise, that may be taken through any nodes."""
+
+    x: Form
+    z: Form | None
+    weigh: Callable[..., Weights]
+    corrector: int
+
+    def through(self, nodes: Sequence[Node]) -> Form:
+        """The state at the end of the step."""
+        w = self.weigh(nodes=[node.t for node in nodes])
+        return w.state(self.x, [node.output for node in nodes], self.z)
+
+
+def _inner_nodes(
+    trace: Trace,
+    schedule: Schedule,
+    x: Form,
+    t: Scalar,
+    s: Scalar,
+    known: list[Node],
+    wanted: int,
+    prediction: str,
+    variable: str,
+    tau: Scalar | Callable[[Scalar], Scalar],
+) -> list[Node]:
+    """Outputs at points inside the step, so that known and new nodes number `wanted`.
+
+    The points lie evenly in lambda and end at s. Each sweep over them steps to every point
+    through all nodes, and raises the order of what is found there by one.
+    """
+    if tau:
+        raise ValueError(f"start = 'full' is for tau = 0, not tau = {tau}: noise limits the start")
+    count = wanted - len(known)
+    low, high = schedule.half_log_snr(t), schedule.half_log_snr(s)
+    points = [schedule.time_of(low + (high - low) * (i / count)) for i in range(1, count)] + [s]
+    inner: list[Node] = []
+    for _ in range(count):
+        nodes = known + inner
+        inner = []
+        for u in points:
+            w = weights(schedule, t, u, [node.t for node in nodes], prediction, variable)
+            y, d = trace.stage(w.state(x, [node.output for node in nodes]), u)
+            inner.append(Node(u, output(schedule, y, d, u, prediction)))
+    return inner
