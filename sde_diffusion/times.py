@@ -18,15 +18,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .scalar import Scalar
+from .grid import check_grid, check_steps, ends, even_in_noise, pin
 from .schedule import Schedule
+from .spacings import (
+    align_your_steps,
+    beta,
+    from_sigmas,
+    kl_optimal,
+    linear_quadratic,
+    polyexponential,
+    sgm_uniform,
+)
 
 
 def uniform(
     schedule: Schedule, steps: int, t_start: float | None = None, t_end: float | None = None
 ) -> Tensor:
     """Even steps in t, from t_start (default t_max) to t_end (default t_min)."""
-    t_start, t_end = _ends(schedule, steps, t_start, t_end)
+    t_start, t_end = ends(schedule, steps, t_start, t_end)
     return torch.linspace(t_start, t_end, steps + 1, dtype=torch.float64)
 
 
@@ -40,11 +49,11 @@ def quadratic(
 
     Song et al., "Denoising diffusion implicit models", 2021, arXiv:2010.02502, appendix D.2.
     """
-    t_start, t_end = _ends(schedule, steps, t_start, t_end)
+    t_start, t_end = ends(schedule, steps, t_start, t_end)
     clean = schedule.t_min
     first, last = math.sqrt(t_start - clean), math.sqrt(t_end - clean)
     roots = torch.linspace(first, last, steps + 1, dtype=torch.float64)
-    return _pin(clean + roots**2, t_start, t_end)
+    return pin(clean + roots**2, t_start, t_end)
 
 
 def uniform_lambda(
@@ -55,7 +64,7 @@ def uniform_lambda(
     Lu et al., "DPM-Solver", 2022, arXiv:2206.00927, section 3.3. Without t_end and where
     sigma(t_min) = 0: steps - 1 even steps to t_clean, then one to t_min.
     """
-    return _even_in_noise(schedule, steps, t_start, t_end, math.log, np.exp)
+    return even_in_noise(schedule, steps, t_start, t_end, math.log, np.exp)
 
 
 def karras(
@@ -73,7 +82,7 @@ def karras(
     if not (math.isfinite(rho) and rho > 0):
         raise ValueError(f"rho = {rho}: the exponent must be positive and finite (7)")
     warp, unwarp = lambda sigma: sigma ** (1 / rho), lambda u: u**rho
-    return _even_in_noise(schedule, steps, t_start, t_end, warp, unwarp)
+    return even_in_noise(schedule, steps, t_start, t_end, warp, unwarp)
 
 
 def leading(
@@ -135,112 +144,36 @@ def default(schedule: Schedule, steps: int) -> Tensor:
     return (uniform_lambda if constant_alpha else uniform)(schedule, steps)
 
 
+__all__ = [
+    "GRIDS",
+    "align_your_steps",
+    "beta",
+    "check_grid",
+    "check_steps",
+    "default",
+    "from_sigmas",
+    "from_timesteps",
+    "karras",
+    "kl_optimal",
+    "leading",
+    "linear_quadratic",
+    "linspace",
+    "polyexponential",
+    "quadratic",
+    "sgm_uniform",
+    "trailing",
+    "uniform",
+    "uniform_lambda",
+]
+
 GRIDS: dict[str, Callable[..., Tensor]] = {
     grid.__name__: grid
-    for grid in (default, uniform, quadratic, uniform_lambda, karras, leading, trailing, linspace)
+    for grid in (
+        default,
+        *(uniform, quadratic, uniform_lambda, karras, leading, trailing, linspace),
+        *(polyexponential, beta, linear_quadratic, sgm_uniform, kl_optimal, align_your_steps),
+    )
 }
-
-
-def check_grid(schedule: Schedule, times: Sequence[float] | np.ndarray | Tensor) -> list[Scalar]:
-    """The times as floats, or as 0-d float64 tensors if they carry a gradient.
-
-    Raises:
-        TypeError: if the times are integers.
-        ValueError: if fewer than 2, not finite, not strictly decreasing, or out of range.
-    """
-    if isinstance(times, Tensor | np.ndarray) and "float" not in str(times.dtype):
-        raise TypeError(
-            f"times have dtype {times.dtype}; times are continuous (for integer timesteps of a "
-            "discrete schedule use times.from_timesteps)"
-        )
-    tensor = _as_tensor(times)
-    if tensor.ndim != 1 or len(tensor) < 2:
-        raise ValueError(f"times have shape {tuple(tensor.shape)}; need (steps + 1,), steps >= 1")
-    values = tensor.detach().to("cpu", torch.float64).tolist()
-    slack = (1e-6 if tensor.dtype == torch.float32 else 1e-14) * (schedule.t_max - schedule.t_min)
-    for i, t in enumerate(values):
-        if schedule.t_min - slack <= t <= schedule.t_max + slack:  # an end, but for rounding
-            t = values[i] = min(max(t, schedule.t_min), schedule.t_max)
-        if not schedule.t_min <= t <= schedule.t_max:  # NaN and inf too
-            raise ValueError(
-                f"times[{i}] = {t:.9g} lies outside [{schedule.t_min:g}, {schedule.t_max:g}], "
-                f"the range of {schedule!r}"
-            )
-        if i and not t < values[i - 1]:
-            raise ValueError(
-                f"times[{i}] = {t:.9g} follows {values[i - 1]:.9g}: times must decrease strictly, "
-                "from noisy to clean"
-            )
-    if tensor.requires_grad:
-        return list(tensor.to("cpu", torch.float64).unbind())
-    return list(values)
-
-
-def _as_tensor(times: Sequence[float] | np.ndarray | Tensor) -> Tensor:
-    if isinstance(times, Tensor):
-        return times
-    if np.iterable(times) and any(
-        isinstance(t, Tensor) for t in times
-    ):  # 0-d tensors, perhaps with gradients
-        return torch.stack([torch.as_tensor(t, dtype=torch.float64) for t in times])
-    return torch.as_tensor(np.asarray(times, dtype=np.float64))
-
-
-def _ends(
-    schedule: Schedule, steps: int, t_start: float | None, t_end: float | None
-) -> tuple[float, float]:
-    check_steps(steps)
-    start = schedule.t_max if t_start is None else float(t_start)
-    end = schedule.t_min if t_end is None else float(t_end)
-    check_grid(schedule, [start, end])
-    return start, end
-
-
-def check_steps(steps: int) -> None:
-    """Raise unless `steps` is a positive integer."""
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
-        raise TypeError(f"steps = {steps!r} must be an integer")
-    if steps < 1:
-        raise ValueError(f"steps = {steps}: at least 1 is needed")
-
-
-def _even_in_noise(
-    schedule: Schedule,
-    steps: int,
-    t_start: float | None,
-    t_end: float | None,
-    warp: Callable[[float], float],
-    unwarp: Callable[[np.ndarray], np.ndarray],
-) -> Tensor:
-    """Even steps in warp(rho), rho = sigma/alpha, with the end rule of the module."""
-    start, end = _ends(schedule, steps, t_start, t_end)
-    jump = t_end is None and schedule.sigma(end) == 0
-    if jump and steps == 1:
-        return torch.tensor([start, end], dtype=torch.float64)
-    last = schedule.t_clean if jump else end
-    if jump and start <= last:
-        raise ValueError(
-            f"t_start = {start:g} is not above t_clean = {last:g}, where the even steps of this "
-            "grid end: give t_end as well"
-        )
-    noise_start, noise_end = float(schedule.rho(start)), float(schedule.rho(last))
-    if not math.isfinite(noise_start) or noise_end == 0:
-        t, name = (start, "alpha") if noise_end else (last, "sigma")
-        raise ValueError(
-            f"{name} = 0 at t = {t:g}, where lambda is infinite: give t_start or t_end inside "
-            f"({schedule.t_min:g}, {schedule.t_max:g}), as in "
-            "times=lambda schedule, steps: karras(schedule, steps, t_start=...)"
-        )
-    even = np.linspace(warp(noise_start), warp(noise_end), steps if jump else steps + 1)
-    inner = [float(schedule.time_of(-math.log(sigma))) for sigma in unwarp(even[1:-1])]
-    points = [start, *inner, last, *([end] if jump else [])]
-    return torch.tensor(points, dtype=torch.float64)
-
-
-def _pin(grid: Tensor, t_start: float, t_end: float) -> Tensor:
-    """Ends exact, whatever rounding the map between them made."""
-    grid[0], grid[-1] = t_start, t_end
-    return grid
 
 
 def _timesteps(schedule: Schedule, steps: int, timesteps: int | None) -> int:
