@@ -5,6 +5,7 @@ solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
 """
 
 from . import adaptive, problems, solvers, times
+from .brownian import BrownianPath
 from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser
 from .form import Form
 from .networks import ResidualMLP
@@ -35,6 +36,7 @@ __all__ = [
     "PAPERS",
     "SOLVERS",
     "VE",
+    "BrownianPath",
     "Claim",
     "CustomSchedule",
     "Denoiser",

@@ -2,14 +2,16 @@
 
 A source is a value: it holds seeds and is not changed by being used. For each run it opens a
 stream; the k-th draw of a stream is the same whenever the same source meets the same shape.
-Every draw comes with its interval (t, s), so that a source may be a Brownian path.
+The intervals of all draws are known when a stream is opened, so that a source may be a Brownian
+path (`brownian`).
 """
 
 from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +19,21 @@ from torch import Tensor
 
 Draw = Callable[[Tensor, float, float], Tensor]
 """(out, t, s) -> out, filled with standard normal numbers for the interval from t to s."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a run will draw, as far as it is known beforehand.
+
+    Attributes:
+        intervals: (t, s) of each draw, in order.
+        times: the grid points of the run, noisier to cleaner as a rule.
+        clock: lambda at the times above, as far as it is known.
+    """
+
+    intervals: tuple[tuple[float, float], ...] = ()
+    times: tuple[float, ...] = ()
+    clock: Mapping[float, float] = field(default_factory=dict)
 
 
 class Noise(ABC):
@@ -27,8 +44,8 @@ class Noise(ABC):
         """Fill `out` with the draw that a sampling starts from."""
 
     @abstractmethod
-    def stream(self, like: Tensor) -> Draw:
-        """A fresh stream of draws for states like `like`, independent of `start`."""
+    def stream(self, like: Tensor, course: Course) -> Draw:
+        """A fresh stream of the draws of a course, for states like `like`; not `start` again."""
 
 
 class IndependentNoise(Noise):
@@ -47,7 +64,7 @@ class IndependentNoise(Noise):
     def start(self, out: Tensor) -> Tensor:
         return out.normal_(generator=_generator(self.seed, 0, out.device))
 
-    def stream(self, like: Tensor) -> Draw:
+    def stream(self, like: Tensor, course: Course) -> Draw:
         generator = _generator(self.seed, 1, like.device)
         return lambda out, t, s: out.normal_(generator=generator)
 
@@ -76,14 +93,18 @@ class PerSampleNoise(Noise):
     def start(self, out: Tensor) -> Tensor:
         return self._open(out, 0)(out, 0.0, 0.0)
 
-    def stream(self, like: Tensor) -> Draw:
+    def stream(self, like: Tensor, course: Course) -> Draw:
         return self._open(like, 1)
 
-    def _open(self, like: Tensor, stream: int) -> Draw:
+    def check_batch(self, like: Tensor) -> None:
+        """Raise ValueError unless there is one seed for each sample of a state."""
         if len(self.seeds) != len(like):
             raise ValueError(
                 f"{len(self.seeds)} seeds for a batch of {len(like)}: give one for each sample"
             )
+
+    def _open(self, like: Tensor, stream: int) -> Draw:
+        self.check_batch(like)
         generators = [_generator(seed, stream, torch.device("cpu")) for seed in self.seeds]
         buffer = torch.empty(like.shape, dtype=like.dtype)
 

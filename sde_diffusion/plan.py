@@ -24,8 +24,9 @@ from torch import Tensor
 
 from .files import write_atomic
 from .form import Form, Symbol, number_of, write_terms
+from .noise import Course
 from .program import Program, compile_rows
-from .scalar import Scalar
+from .scalar import Scalar, log
 from .schedule import Schedule
 
 KINDS = ("denoise", "stage", "store", "end")
@@ -69,7 +70,8 @@ class Plan:
         noises: the interval (t, s) of each draw z_k, numbered in order of first use.
         name: the solver and its options, for people.
         schedule: repr of the schedule it was made for, for people.
-        scales: (t, alpha_t, sigma_t) at some times, by which `check_schedule` knows the schedule.
+        scales: (t, alpha_t, sigma_t) at some times: by the first three, `check_schedule` knows
+            the schedule; a stochastic plan also has those of its grid and of its noises.
 
     Raises:
         ValueError: if a row refers to what does not exist yet, or a coefficient is not finite.
@@ -147,9 +149,15 @@ class Plan:
         """The rows as the engine runs them, in place on few buffers."""
         return compile_rows(self.rows, self.noises)
 
+    @cached_property
+    def course(self) -> Course:
+        """What the noise of a run must cover."""
+        clock = {t: float(log(alpha_t) - log(sigma_t)) for t, alpha_t, sigma_t in self.scales}
+        return Course(self.noises, self.times, clock)
+
     def check_schedule(self, schedule: Schedule) -> None:
         """Raise ValueError if a schedule is not the one that the plan was made for."""
-        for t, alpha_t, sigma_t in self.scales:
+        for t, alpha_t, sigma_t in self.scales[:3]:
             if not schedule.t_min <= t <= schedule.t_max:
                 raise ValueError(
                     f"{self.name} was made for {self.schedule}, not for {schedule!r}, which has no "

@@ -190,7 +190,7 @@ def _in_place(
     scales = [1.0] * program.slots
     slots[0] = start.clone()
     memory = {slots[0].untyped_storage().data_ptr()}  # where states lie
-    draw = source.stream(start) if plan.stochastic else None
+    draw = source.stream(start, plan.course) if plan.stochastic else None
     idle = watch.idle
     for row, draws, target, origin, scale, adds, ask, output, grid, drop in program.steps:
         for slot, t, s in draws:
@@ -238,7 +238,7 @@ def _differentiable(
     watch: _Watch,
 ) -> Tensor:
     """The same rows out of place, for autograd; coefficients may carry gradients too."""
-    draw = source.stream(start) if plan.stochastic else None
+    draw = source.stream(start, plan.course) if plan.stochastic else None
     symbols: dict[tuple[str, int], Tensor] = {}
     outputs = 0
     for i, row in enumerate(plan.rows):

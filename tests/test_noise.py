@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from models import DOUBLE, GRID, VP
 
 import sde_diffusion as sd
+from sde_diffusion.noise import Course
 from sde_diffusion.solvers import ddpm
 
 
@@ -37,7 +38,7 @@ def test_noise_is_standard_normal_and_streams_are_unrelated():
     for source in (sd.IndependentNoise(0), sd.PerSampleNoise([0, 1])):
         out = torch.empty(2, n // 2, dtype=DOUBLE)
         start = source.start(out.clone()).flatten()
-        stream = source.stream(out)
+        stream = source.stream(out, Course(((1.0, 0.5), (0.5, 0.0))))
         first = stream(torch.empty_like(out), 1.0, 0.5).flatten()
         second = stream(torch.empty_like(out), 0.5, 0.0).flatten()
         for z in (start, first, second):

@@ -57,7 +57,7 @@ class _Basis(Noise):
     def start(self, out):
         return out
 
-    def stream(self, like):
+    def stream(self, like, course):
         draws = iter(range(10**6))
 
         def draw(out, t, s):

@@ -13,6 +13,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -142,9 +143,11 @@ def _singular(name: str, schedule: Schedule, grid: list[Scalar]) -> str:
 
 
 def _scales(plan: Plan, schedule: Schedule) -> tuple[tuple[float, float, float], ...]:
-    """(t, alpha_t, sigma_t) at the first, middle and last network call."""
+    """(t, alpha_t, sigma_t) at the first, middle and last network call, and what noise needs."""
     asked = plan.asked_at
     points = dict.fromkeys((asked[0], asked[len(asked) // 2], asked[-1]))
+    if plan.stochastic:
+        points |= dict.fromkeys((*plan.times, *chain.from_iterable(plan.noises)))
     return tuple((t, float(schedule.alpha(t)), float(schedule.sigma(t))) for t in points)
 
 
