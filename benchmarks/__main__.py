@@ -22,6 +22,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from sde_diffusion import SOLVERS, NetworkDenoiser
+from sde_diffusion.store import Store, digest
 
 from . import gallery
 from .about import where_and_when
@@ -36,8 +37,7 @@ from .model import SCHEDULE, digits_network
 from .report import write_report
 from .results import Results
 from .runner import Budget, best_threads, run_jobs
-from .settings import ROOT, Settings, code_digest, describe, digest, quick_settings
-from .store import Store
+from .settings import ROOT, Settings, code_digest, describe, quick_settings
 from .tables import all_tables
 
 OUTPUT = ROOT / "output"

@@ -18,11 +18,12 @@ from torch import Tensor
 from sde_diffusion import Denoiser, Plan, run
 from sde_diffusion.adaptive import ADAPTIVE
 from sde_diffusion.noise import IndependentNoise
+from sde_diffusion.store import digest
 
 from .cases import Case
 from .entries import Entry, adaptive_entries, plan_entries, twins
 from .metrics import Judge
-from .settings import Settings, digest
+from .settings import Settings
 
 QUALITY_TOLERANCES = (1e-2, 1e-3)
 MANY = 200  # NFE above which cells come late, so that a time budget drops them first
@@ -203,7 +204,7 @@ class Workbench:
             ValueError: if one step of the solver already asks more often than allowed.
         """
         schedule = self.sampler.schedule
-        plan = job.entry.plan_within(schedule, job.nfe, job.grid(self.settings), t_end)
+        plan = job.entry.on_grid(schedule, job.nfe, job.grid(self.settings), t_end)
         if plan is None:
             raise ValueError(f"a step takes {job.entry.evaluations} evaluations, allowed {job.nfe}")
         return plan

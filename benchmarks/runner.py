@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from sde_diffusion.store import Store
+
 from .jobs import Job
-from .store import Store
 
 
 class Budget:

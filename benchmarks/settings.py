@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +59,6 @@ def quick_settings(**changes: Any) -> Settings:
         "tolerances": (1e-2, 1e-3, 1e-4),
     }
     return Settings(**{**small, **changes})
-
-
-def digest(value: Any) -> str:
-    """A fingerprint of plain data."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def code_digest() -> str:

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table as RichTable
+from sde_diffusion.tables import Table, number
 
 from .cases import TITLES
 from .claim import Comparison
 from .entries import Entry
 from .metrics import METRICS
 from .results import Results, mean_and_spread
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, a note, and rows of text; the first column names the row."""
-
-    title: str
-    note: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def rich(self) -> RichTable:
-        """For the terminal."""
-        table = RichTable(title=self.title, caption=self.note, title_justify="left")
-        for i, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if i else "left", no_wrap=bool(i))
-        for row in self.rows:
-            table.add_row(*row)
-        return table
 
 
 def all_tables(results: Results, comparisons: dict[str, list[Comparison]]) -> list[Table]:
@@ -41,12 +21,6 @@ def all_tables(results: Results, comparisons: dict[str, list[Comparison]]) -> li
     tables += [_quality(results, metric) for metric in METRICS]
     tables += [_seconds(results), _claim(comparisons)]
     return [table for table in tables if table.rows]
-
-
-def number(value: float) -> str:
-    """Three figures; 1e-05 as 1e-5."""
-    text = f"{value:.2g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.3g}"
-    return text.replace("e-0", "e-").replace("e+0", "e")
 
 
 def _nfes(results: Results) -> list[int]:

@@ -1,21 +1,28 @@
 """Results on disk: kept as they come, so that a run that was stopped goes on where it was.
 
-One JSON file maps the digest of all that settles a cell (model, solver, NFE, seed, sizes, code)
-to its numbers. It is written whole or not at all; a changed setting is another digest, and so a
-cell not yet computed.
+One JSON file maps the digest of all that settles a cell (model, solver, NFE, seed, sizes) to its
+numbers. It is written whole or not at all; a changed setting is another digest, and so a cell not
+yet computed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-from sde_diffusion.files import write_atomic
+from .files import write_atomic
 
-FORMAT = "sde_diffusion.benchmark/1"
+FORMAT = "sde_diffusion.cells/1"
 Cell = dict[str, Any]
+
+
+def digest(value: Any) -> str:
+    """A fingerprint of plain data."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 class Store:
@@ -61,7 +68,7 @@ def _read(path: Path) -> dict[str, Cell]:
             raise ValueError(f"format {content['format']!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is damaged or holds no results of this benchmark ({error}); delete it, or "
-            "give another --output"
+            f"{path} is damaged or holds no finished cells ({error}); delete it, or give another "
+            "folder for the results"
         ) from error
     return content["cells"]

@@ -1,0 +1,195 @@
+"""A solver with its options, as something to be compared: named, found, planned for an NFE.
+
+Solvers are found by enumeration of `SOLVERS` and of the variants in `CLAIMS`, so a new one takes
+part without a line written here. Two entries whose plans are the same map (DPM-Solver-1 and
+DDIM with eta = 0, say) are twins.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from .names import look_up, unknown
+from .plan import Plan
+from .schedule import Schedule
+from .schedules import VPLinear
+from .solvers import CLAIMS, SOLVERS
+from .times import uniform
+
+Times = Sequence[float] | Tensor
+_TWIN_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A solver with its options.
+
+    Attributes:
+        solver: name, in `SOLVERS` unless `method` is given.
+        options: of the solver, all of them, defaults too.
+        method: a solver of one's own, (schedule, times, **options) -> Plan.
+    """
+
+    solver: str
+    options: tuple[tuple[str, Any], ...] = ()
+    method: Callable[..., Plan] | None = None
+
+    @property
+    def label(self) -> str:
+        """With all options: "ddim eta=0.5"."""
+        return " ".join([self.solver, *(_write(k, v) for k, v in self.options)])
+
+    @property
+    def short(self) -> str:
+        """With the options that are not the defaults: "ddim" for "ddim eta=0"."""
+        defaults = _defaults(self._method)
+        other = ((k, v) for k, v in self.options if k not in defaults or v != defaults[k])
+        return " ".join([self.solver, *(_write(k, v) for k, v in other)])
+
+    @property
+    def _method(self) -> Callable[..., Plan]:
+        return self.method or look_up("solver", self.solver, SOLVERS)
+
+    def plan(self, schedule: Schedule, times: Times) -> Plan:
+        """Its table."""
+        return self._method(schedule, times, **dict(self.options))
+
+    def plan_within(
+        self, schedule: Schedule, nfe: int, times: Callable[[int], Times]
+    ) -> Plan | None:
+        """The plan of most steps that asks the network at most `nfe` times; None if there is none.
+
+        That is nfe // k steps for k evaluations a step, one more where the last step, to
+        sigma = 0, is a cheaper one, and fewer where the first steps are dearer.
+
+        Args:
+            times: the grid of a number of steps.
+        """
+        steps = nfe // self.evaluations + 1
+        too_many: Plan | None = None
+        for n in range(steps, 0, -1):
+            try:
+                plan = self.plan(schedule, times(n))
+            except ValueError:
+                if too_many is None:
+                    raise
+                return None  # fewer steps than the solver can take
+            if plan.nfe <= nfe:
+                return plan
+            too_many = plan
+        return None
+
+    @cached_property
+    def evaluations(self) -> int:
+        """Network evaluations a step, k."""
+        plans = [self._small_plan(steps) for steps in (7, 8)]
+        return max(plans[1].nfe - plans[0].nfe, 1)
+
+    @cached_property
+    def stochastic(self) -> bool:
+        """Whether it draws noise."""
+        return self._small_plan(2).stochastic
+
+    def _small_plan(self, steps: int) -> Plan:
+        schedule = VPLinear()
+        return self.plan(schedule, uniform(schedule, steps, t_end=0.1).tolist())
+
+
+E = TypeVar("E", bound=Entry)
+
+
+def variants(names: Iterable[str] | None = None) -> list[Entry]:
+    """Every solver of the package with its defaults and with each of its claimed variants.
+
+    Args:
+        names: restrict to these.
+
+    Raises:
+        ValueError: an unknown name (with the nearest right one).
+    """
+    chosen = list(SOLVERS) if names is None else list(names)
+    for name in chosen:
+        look_up("solver", name, SOLVERS)
+    return [
+        Entry(name, tuple({**_defaults(SOLVERS[name]), **claim.options}.items()))
+        for name in SOLVERS
+        if name in chosen
+        for claim in CLAIMS[name]
+    ]
+
+
+def written(text: str) -> list[Entry]:
+    """Entries from what a user writes: "adams order=3 variable=t", or a name for its variants.
+
+    Raises:
+        ValueError: an unknown solver or option (with the nearest right one).
+    """
+    name, *options = text.split() or [""]
+    if not options:
+        return variants([name])
+    return [Entry(name, tuple(options_of(name, look_up("solver", name, SOLVERS), options).items()))]
+
+
+def options_of(name: str, method: Callable[..., Any], words: Iterable[str]) -> dict[str, Any]:
+    """All options of a function, those written as "key=value" replaced; numbers are numbers.
+
+    Raises:
+        ValueError: a word that is no key=value, or an unknown key (with the nearest right one).
+    """
+    options = _defaults(method)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} after {name}: write options as key=value")
+        if key not in options:
+            raise ValueError(unknown(f"option of {name}", key, options))
+        options[key] = _value(value)
+    return options
+
+
+def twins(entries: Sequence[E], plan: Callable[[E, int], list[Plan]]) -> dict[E, E]:
+    """Entry -> the earlier entry that is the same map.
+
+    Args:
+        plan: (entry, steps) -> plans on which both must agree; ValueError where there is none.
+    """
+    plans: dict[E, list[Plan]] = {}
+    found: dict[E, E] = {}
+    for entry in entries:
+        try:
+            own = plan(entry, _TWIN_STEPS)
+        except ValueError:  # singular at an end: its own cells will say so
+            continue
+        same = (e for e, ps in plans.items() if all(p.equals(q) for p, q in zip(ps, own)))  # noqa: B905
+        first = next(same, None)
+        if first is None:
+            plans[entry] = own
+        else:
+            found[entry] = first
+    return found
+
+
+def _defaults(method: Callable[..., Any]) -> dict[str, Any]:
+    parameters = list(inspect.signature(method).parameters.values())[2:]
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _write(name: str, value: Any) -> str:
+    if callable(value):
+        value = getattr(value, "__name__", value)
+    value = getattr(value, "name", value)
+    return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
