@@ -31,7 +31,7 @@ class Settings:
         others_up_to: largest NFE at which the quality is measured of solvers that are not in the
             comparison of DDIM and DDPM.
         tolerances: rtol = atol of the adaptive solvers.
-        solvers: names to restrict to; None is all.
+        solvers: names, with all their claimed options, or "all"; None is those of the main job.
     """
 
     quick: bool = False
@@ -74,7 +74,7 @@ def code_digest() -> str:
 def describe(settings: Settings) -> dict[str, str]:
     """The settings in words, for the report."""
     names = {name: _write(value) for name, value in asdict(settings).items()}
-    names["solvers"] = "all" if settings.solvers is None else names["solvers"]
+    names["solvers"] = "those of the main job" if settings.solvers is None else names["solvers"]
     return names
 
 

@@ -6,6 +6,7 @@ solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
 
 from . import adaptive, problems, solvers, times
 from .brownian import BrownianPath
+from .certificates import Certificate, certify, certify_all
 from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser
 from .form import Form
 from .networks import ResidualMLP
@@ -37,6 +38,7 @@ __all__ = [
     "SOLVERS",
     "VE",
     "BrownianPath",
+    "Certificate",
     "Claim",
     "CustomSchedule",
     "Denoiser",
@@ -65,6 +67,8 @@ __all__ = [
     "VPLinear",
     "ZeroTerminalSNR",
     "adaptive",
+    "certify",
+    "certify_all",
     "ddpm_linear",
     "ddpm_scaled_linear",
     "ddpm_squared_cosine",

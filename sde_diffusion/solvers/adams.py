@@ -24,7 +24,7 @@ from .solver import Claim, solver
     Claim(3, {"prediction": "noise"}, 2, True, ("noise", "lambda", 3)),
     Claim(3, {"prediction": "velocity", "variable": "phi"}, 2, True, ("velocity", "phi", 3)),
     Claim(2, {"order": 2, "tau": 1.0}, point_exact=True, strong=1.0),
-    Claim(3, {"tau": 1.0}, 2, point_exact=True, strong=1.0),
+    Claim(2, {"tau": 1.0}, point_exact=True, strong=1.0),
 )
 def adams(
     schedule: Schedule,

@@ -103,12 +103,7 @@ def solver(paper: str, *claims: Claim) -> Callable[[Callable[..., Plan]], Callab
                 raise ValueError(f"{name}: {error}") from error
             chosen = {**defaults, **options}
             text = ", ".join(f"{key}={_short(value)}" for key, value in chosen.items())
-            return dataclasses.replace(
-                plan,
-                name=f"{name}({text})",
-                schedule=repr(schedule),
-                scales=_scales(plan, schedule),
-            )
+            return made_for(plan, schedule, f"{name}({text})")
 
         if name in SOLVERS:
             raise ValueError(f"there is a solver {name!r} already; give this one another name")
@@ -116,6 +111,12 @@ def solver(paper: str, *claims: Claim) -> Callable[[Callable[..., Plan]], Callab
         return checked
 
     return enter
+
+
+def made_for(plan: Plan, schedule: Schedule, name: str) -> Plan:
+    """The plan, knowing its name and the schedule that it was made for."""
+    scales = _scales(plan, schedule)
+    return dataclasses.replace(plan, name=name, schedule=repr(schedule), scales=scales)
 
 
 def _check_claims(name: str, claims: tuple[Claim, ...], defaults: dict[str, Any]) -> None:

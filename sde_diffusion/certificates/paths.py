@@ -1,0 +1,75 @@
+r"""Orders of a stochastic sampler on one Brownian path: strong, and weak on a mixture.
+
+Runs of n and of 2n steps see the same path, in each of 50,000 coordinates, samples of their own.
+The strong error is the RMS of X_n - X_2n; the weak error is how far the means of some functions of
+X_n and X_2n are apart, known to a standard error that the common path makes small.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..brownian import BrownianPath
+from ..denoise import FunctionDenoiser
+from ..problems import GaussianMixture
+from ..run import run
+from ..scalar import Scalar
+from ..schedule import Schedule
+from .convergence import LAMBDA_START, Make, even_grid
+
+_COORDINATES = 50_000
+_STEPS = (4, 8, 16, 32, 64)
+_MIXTURE = GaussianMixture([0.3, 0.7], [[-1.0], [0.8]], [0.09, 0.25])
+
+
+@dataclass(frozen=True)
+class PathOrders:
+    """Slopes of the strong and the weak error, and the standard error of the latter."""
+
+    strong: float
+    weak: float
+    weak_error: float
+
+
+def path_orders(make: Make, schedule: Schedule) -> PathOrders:
+    """Measure both on a mixture of two Gaussians in one dimension."""
+    t = float(schedule.time_of(LAMBDA_START))
+    generator = torch.Generator().manual_seed(0)
+    x = _MIXTURE.sample_marginal(_COORDINATES, *schedule(t), generator).reshape(1, -1)
+
+    def denoised(x: Tensor, t: Scalar) -> Tensor:
+        return _MIXTURE.denoised(x.reshape(-1, 1), *schedule(t)).reshape(x.shape)
+
+    denoiser = FunctionDenoiser(denoised, schedule)
+    path = BrownianPath([0])
+    ends = [run(make(schedule, even_grid(schedule, n)), denoiser, x, noise=path) for n in _STEPS]
+    gaps = [float((a - b).square().mean().sqrt()) for a, b in pairwise(ends)]
+    weak, weak_error = _weak_slope(ends)
+    return PathOrders(math.log2(gaps[-2] / gaps[-1]), weak, weak_error)
+
+
+def _weak_slope(ends: list[Tensor]) -> tuple[float, float]:
+    """(slope, standard error), from the finest three runs whose differences stand out of noise."""
+    values = [_functions(x) for x in ends]
+    shifts, noises = [], []
+    for a, b in pairwise(values):
+        gap = a - b
+        shifts.append(float(gap.mean(1).norm()))
+        noises.append(float((gap.var(1).sum() / gap.shape[1]).sqrt()))
+    best = (math.nan, math.inf)
+    for i in range(len(shifts) - 1):
+        slope = math.log2(shifts[i] / shifts[i + 1])
+        error = math.hypot(noises[i] / shifts[i], noises[i + 1] / shifts[i + 1]) / math.log(2)
+        if error < 0.15 or error < best[1]:
+            best = (slope, error)
+    return best
+
+
+def _functions(x: Tensor) -> Tensor:
+    x = x.flatten()
+    return torch.stack([x, x.square(), torch.cos(2 * x), torch.sin(3 * x)])

@@ -1,0 +1,42 @@
+"""All certificates as one table in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .certificate import Certificate
+
+_HEAD = (
+    "| sampler | from | order claimed | measured: exact start | own start | uneven steps "
+    "| weak, strong on paths | exact for polynomials | point data | calls, history, draws |"
+)
+
+
+def table(certificates: Sequence[Certificate]) -> str:
+    """One row a certificate, in the order given."""
+    lines = [_HEAD, "|" + "---|" * (_HEAD.count("|") - 1)]
+    return "\n".join([*lines, *map(_row, certificates)]) + "\n"
+
+
+def _row(c: Certificate) -> str:
+    claimed = "" if c.claim is None else f"{c.claim.order}"
+    if c.claim is not None and c.claim.usual_order != c.claim.order:
+        claimed += f" ({c.claim.usual_order} from its own start)"
+    paths = (
+        ""
+        if c.paths is None
+        else f"{c.paths.weak:.1f} ± {c.paths.weak_error:.1f}, {c.paths.strong:.2f}"
+    )
+    cells = (
+        f"`{c.name}`",
+        c.paper,
+        claimed,
+        f"{c.order:.2f}" + (" (weak)" if c.stochastic else ""),
+        f"{c.usual_order:.2f}",
+        f"{c.uneven_order:.2f}",
+        paths,
+        str(c.exact) if c.exact else "no",
+        "exact" if c.point_exact else f"{c.point_error:.0e}",
+        f"{c.calls_per_step:g}, {c.history}, {c.noises_per_step:g}",
+    )
+    return "| " + " | ".join(cells) + " |"
