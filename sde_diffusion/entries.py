@@ -95,7 +95,7 @@ class Entry:
     @cached_property
     def stochastic(self) -> bool:
         """Whether it draws noise."""
-        return self._small_plan(2).stochastic
+        return self._small_plan(8).stochastic
 
     def _small_plan(self, steps: int) -> Plan:
         schedule = VPLinear()
