@@ -5,7 +5,16 @@
 
 from .adams import adams, deis
 from .ddim import ddim, ddpm
-from .dpm import dpm_solver_1, dpm_solver_pp_2m
+from .dpm import dpm_solver_1, dpm_solver_2, dpm_solver_2m, dpm_solver_3, dpm_solver_3m
+from .dpm_pp import dpm_solver_pp_2m, dpm_solver_pp_2s, dpm_solver_pp_3m, dpm_solver_pp_3s
+from .dpm_sde import (
+    sde_dpm_solver_1,
+    sde_dpm_solver_2m,
+    sde_dpm_solver_pp_1,
+    sde_dpm_solver_pp_2m,
+    sde_dpm_solver_pp_2s,
+    sde_dpm_solver_pp_3m,
+)
 from .euler_maruyama import euler_maruyama
 from .runge_kutta import TABLEAUX, Tableau, euler, heun, midpoint, rk4, runge_kutta
 from .solver import CLAIMS, PAPERS, SOLVERS, Claim, solver
@@ -22,12 +31,25 @@ __all__ = [
     "ddpm",
     "deis",
     "dpm_solver_1",
+    "dpm_solver_2",
+    "dpm_solver_2m",
+    "dpm_solver_3",
+    "dpm_solver_3m",
     "dpm_solver_pp_2m",
+    "dpm_solver_pp_2s",
+    "dpm_solver_pp_3m",
+    "dpm_solver_pp_3s",
     "euler",
     "euler_maruyama",
     "heun",
     "midpoint",
     "rk4",
     "runge_kutta",
+    "sde_dpm_solver_1",
+    "sde_dpm_solver_2m",
+    "sde_dpm_solver_pp_1",
+    "sde_dpm_solver_pp_2m",
+    "sde_dpm_solver_pp_2s",
+    "sde_dpm_solver_pp_3m",
     "solver",
 ]

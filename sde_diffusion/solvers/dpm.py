@@ -1,13 +1,14 @@
-r"""DPM-Solver: exponential integrators of the probability-flow ODE in lambda.
+r"""DPM-Solver: exponential integrators of the probability-flow ODE in lambda, on the noise.
 
 The exact solution from t to s, h = lambda_s - lambda_t > 0 (Lu et al., "DPM-Solver", 2022,
-arXiv:2206.00927, proposition 3.1; "DPM-Solver++", 2022, arXiv:2211.01095, proposition 4.1):
+arXiv:2206.00927, proposition 3.1):
 
-    x_s = (alpha_s/alpha_t) x_t - alpha_s int e^{-l} eps(l) dl          noise prediction
-        = (sigma_s/sigma_t) x_t + sigma_s int e^{l} d(l) dl             data prediction
+    x_s = (alpha_s/alpha_t) x_t - alpha_s int e^{-l} eps(l) dl
 
-with the integrals from lambda_t to lambda_s. A solver of order k replaces eps or d by a
-polynomial of degree k - 1 in lambda and integrates exactly.
+with the integral from lambda_t to lambda_s. A solver of order k replaces eps by a polynomial of
+degree k - 1 in lambda: through points inside the step (2, 3) or through past points (2M, 3M).
+All write sigma_s (e^h - 1) as alpha_s (rho_t - rho_s), which holds at sigma_s = 0 too; a step to
+sigma = 0 is of order 1. From alpha = 0 there is no noise prediction: start inside.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 from ..form import Form
+from ..names import look_up
 from ..plan import Plan, Trace
-from ..scalar import Scalar, expm1
+from ..scalar import Scalar
 from ..schedule import Schedule
+from .exponential import output, weights
+from .multistep import Node, Row, multistep
+from .rows import DIFFERENCES, SOLVER_TYPES
 from .solver import Claim, solver
 
 
@@ -47,29 +52,172 @@ def dpm_solver_1(schedule: Schedule, times: list[Scalar]) -> Plan:
     return trace.end(x, times[-1])
 
 
-@solver("Lu et al. 2022, arXiv:2211.01095", Claim(2, point_exact=True))
-def dpm_solver_pp_2m(schedule: Schedule, times: list[Scalar]) -> Plan:
-    """DPM-Solver++(2M): d extrapolated to the middle of the step through its last two values.
+def single_step(
+    schedule: Schedule,
+    times: list[Scalar],
+    fractions: tuple[Scalar, ...],
+    prediction: str,
+    row: Row = weights,
+) -> Plan:
+    """Stages at the given fractions of h, each step through t and the latest stage.
 
-    x_s = (sigma_s/sigma_t) x_t + alpha_s (1 - e^{-h}) [(1 + 1/(2r)) d - 1/(2r) d_prev],
-    r = h_prev / h. The first step is of order 1, and so is a step to sigma = 0 or from
-    alpha = 0, where h is infinite.
+    So every row is the line in lambda through the output at t and at the latest stage; a step of
+    infinite h has no stages and is of order 1.
+    """
+    for r in fractions:
+        if not 0 < r <= 1:
+            raise ValueError(f"r = {r}: a stage lies inside its step, 0 < r <= 1")
+    trace = Trace(times[0])
+    x = trace.x
+    for t, s in pairwise(times):
+        x, d = trace.denoise(x, t)
+        nodes = [Node(t, output(schedule, x, d, t, prediction))]
+        low, h = schedule.half_log_snr(t), schedule.half_log_snr(s) - schedule.half_log_snr(t)
+        for r in fractions if h < float("inf") else ():
+            u = s if r == 1 else schedule.time_of(low + r * h)
+            y, d = trace.stage(_through(schedule, x, t, u, nodes, prediction, row), u)
+            nodes = [nodes[0], Node(u, output(schedule, y, d, u, prediction))]
+        x = _through(schedule, x, t, s, nodes, prediction, row)
+    return trace.end(x, times[-1])
 
-    Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, algorithm 2.
+
+def _through(
+    schedule: Schedule,
+    x: Form,
+    t: Scalar,
+    s: Scalar,
+    nodes: list[Node],
+    prediction: str,
+    row: Row,
+) -> Form:
+    w = row(schedule, t, s, [node.t for node in nodes], prediction)
+    return w.state(x, [node.output for node in nodes])
+
+
+@solver(
+    "Lu et al. 2022, arXiv:2206.00927",
+    Claim(2, point_exact=True),
+    Claim(2, {"r1": 0.7}, point_exact=True),
+    Claim(2, {"r1": 1.0, "solver_type": "heun"}, point_exact=True, exact=("noise", "lambda", 2)),
+)
+def dpm_solver_2(
+    schedule: Schedule, times: list[Scalar], r1: float = 0.5, solver_type: str = "midpoint"
+) -> Plan:
+    """DPM-Solver-2: one stage at lambda_t + r1 h; two network calls a step.
+
+    x_u = (alpha_u/alpha_t) x_t - sigma_u (e^{r1 h} - 1) eps_t,
+    x_s = (alpha_s/alpha_t) x_t - sigma_s (e^h - 1) [(1 - 1/(2 r1)) eps_t + 1/(2 r1) eps_u].
+
+    Lu et al., "DPM-Solver", 2022, arXiv:2206.00927, algorithm 1 (r1 = 1/2) and appendix B.
 
     Args:
         schedule: alpha_t, sigma_t.
-        times: noisy to clean; the end may have sigma = 0, the start alpha = 0.
+        times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end.
+        r1: where the stage lies in the step, in (0, 1].
+        solver_type: "midpoint", the row above (with r1 = 1/2, eps_u alone), or "heun", the exact
+            integral of the line through both outputs.
+
+    Raises:
+        ValueError: r1 outside (0, 1]; an unknown solver_type.
     """
-    trace = Trace(times[0])
-    x, d_prev = trace.x, Form({})
-    h_prev: Scalar = float("inf")
-    for t, s in pairwise(times):
-        (alpha_s, sigma_s), (_, sigma_t) = schedule(s), schedule(t)
-        h = schedule.half_log_snr(s) - schedule.half_log_snr(t)
-        x, d = trace.denoise(x, t)
-        extra = h / (2 * h_prev) if h < float("inf") else 0.0  # 1/(2r)
-        slope = (1 + extra) * d - extra * d_prev if extra else d
-        x = sigma_s / sigma_t * x - alpha_s * expm1(-h) * slope
-        d_prev, h_prev = d, h
-    return trace.end(x, times[-1])
+    row = look_up("solver_type", solver_type, SOLVER_TYPES)
+    return single_step(schedule, times, (r1,), "noise", row)
+
+
+@solver(
+    "Lu et al. 2022, arXiv:2206.00927",
+    Claim(3, point_exact=True, exact=("noise", "lambda", 2)),
+    Claim(3, {"r1": 0.5}, point_exact=True, exact=("noise", "lambda", 2)),
+    Claim(2, {"r2": 0.5}, point_exact=True, exact=("noise", "lambda", 2)),
+)
+def dpm_solver_3(
+    schedule: Schedule, times: list[Scalar], r1: float = 1 / 3, r2: float = 2 / 3
+) -> Plan:
+    """DPM-Solver-3: stages at lambda_t + r1 h and lambda_t + r2 h; three network calls a step.
+
+    With u, v the stages and D_u = eps_u - eps_t, D_v = eps_v - eps_t,
+    x_u = (alpha_u/alpha_t) x_t - sigma_u (e^{r1 h} - 1) eps_t,
+    x_v = (alpha_v/alpha_t) x_t - sigma_v (e^{r2 h} - 1) eps_t
+          - sigma_v (r2/r1) ((e^{r2 h} - 1)/(r2 h) - 1) D_u,
+    x_s = (alpha_s/alpha_t) x_t - sigma_s (e^h - 1) eps_t - (sigma_s/r2) ((e^h - 1)/h - 1) D_v:
+    each the exact integral of the line through eps_t and the latest stage.
+
+    Lu et al., "DPM-Solver", 2022, arXiv:2206.00927, algorithm 2.
+
+    Args:
+        schedule: alpha_t, sigma_t.
+        times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end.
+        r1, r2: where the stages lie in the step, in (0, 1]. The order is 3 at r2 = 2/3 only, the
+            second node of Radau's rule, whatever r1; elsewhere it is 2.
+
+    Raises:
+        ValueError: r1 or r2 outside (0, 1].
+    """
+    return single_step(schedule, times, (r1, r2), "noise")
+
+
+@solver(
+    "Lu et al. 2022, arXiv:2211.01095",
+    Claim(2, point_exact=True),
+    Claim(2, {"solver_type": "heun"}, point_exact=True, exact=("noise", "lambda", 2)),
+)
+def dpm_solver_2m(
+    schedule: Schedule,
+    times: list[Scalar],
+    solver_type: str = "midpoint",
+    lower_last: bool = False,
+) -> Plan:
+    """DPM-Solver(2M): the multistep method of order 2 on the noise.
+
+    x_s = (alpha_s/alpha_t) x_t - sigma_s (e^h - 1) [(1 + 1/(2r)) eps - 1/(2r) eps_prev],
+    r = h_prev / h; the first step is of order 1.
+
+    Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, algorithm 2, with eps in the place of d.
+
+    Args:
+        schedule: alpha_t, sigma_t.
+        times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end.
+        solver_type: "midpoint", the row above, or "heun", the exact integral of the line.
+        lower_last: take the last step with order 1.
+
+    Raises:
+        ValueError: for an unknown solver_type.
+    """
+    row = look_up("solver_type", solver_type, SOLVER_TYPES)
+    order = min(2, len(times) - 1)  # on a grid of fewer steps, lower
+    return multistep(schedule, times, order, "noise", lower_last=lower_last, row=row)
+
+
+@solver(
+    "Lu et al. 2022, arXiv:2211.01095",
+    Claim(3, warm_up=2, point_exact=True, exact=("noise", "lambda", 3)),
+    Claim(3, {"start": "full"}, point_exact=True, exact=("noise", "lambda", 3)),
+    Claim(2, {"difference": "shipped"}, point_exact=True, exact=("noise", "lambda", 2)),
+)
+def dpm_solver_3m(
+    schedule: Schedule,
+    times: list[Scalar],
+    difference: str = "corrected",
+    start: str = "lower",
+    lower_last: bool = False,
+) -> Plan:
+    """DPM-Solver(3M): the multistep method of order 3 on the noise.
+
+    x_s = (alpha_s/alpha_t) x_t - sigma_s [(e^h - 1) eps + ((e^h - 1)/h - 1) D1
+          + 2 ((e^h - 1 - h)/h^2 - 1/2) D2] with D1, D2 as for `dpm_solver_pp_3m`.
+
+    Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, appendix; the multistep-3 of the authors'
+    code with noise prediction, which lacks the factor 2 (`difference="shipped"`, order 2).
+
+    Args:
+        schedule: alpha_t, sigma_t.
+        times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end.
+        difference: "corrected" (order 3) or "shipped" (order 2).
+        start, lower_last: as for `adams`.
+
+    Raises:
+        ValueError: for an unknown difference or start.
+    """
+    row = look_up("difference", difference, DIFFERENCES)
+    order = min(3, len(times) - 1)  # on a grid of fewer steps, lower
+    return multistep(schedule, times, order, "noise", "lambda", 0.0, start, lower_last, row)
