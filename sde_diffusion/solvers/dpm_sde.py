@@ -183,7 +183,6 @@ def sde_dpm_solver_pp_2s(
 @solver(
     "Lu et al. 2022, arXiv:2211.01095",
     Claim(1, strong=1.0),
-    Claim(1, {"eta": 0.5}, strong=1.0),
 )
 def sde_dpm_solver_1(schedule: Schedule, times: list[Scalar], eta: float = 1.0) -> Plan:
     """SDE-DPM-Solver-1: eps constant over the step.
