@@ -202,7 +202,7 @@ def from_sigmas(schedule: Schedule, sigmas: Sequence[float] | np.ndarray | Tenso
     Raises:
         ValueError: if a level is negative, not finite, repeated, rising, or not in the schedule.
     """
-    table = np.asarray(torch.as_tensor(sigmas).detach().cpu(), dtype=np.float64)
+    table = torch.as_tensor(sigmas, dtype=torch.float64).detach().cpu().numpy()
     if table.ndim != 1 or len(table) < 2:
         raise ValueError(f"sigmas have shape {table.shape}; need (steps + 1,), steps >= 1")
     highest, lowest = (float(schedule.rho(t)) for t in (schedule.t_max, schedule.t_min))

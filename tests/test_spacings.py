@@ -194,6 +194,11 @@ def test_from_sigmas_returns_the_times_of_given_levels(schedule, places):
     assert [schedule.rho(t) for t in grid.tolist()] == pytest.approx(sigmas, rel=1e-6)
 
 
+def test_from_sigmas_keeps_every_digit_of_a_list_of_floats():
+    sigmas = [10.1, 1.0 / 3.0, 0.07]
+    assert times.from_sigmas(EDM(), sigmas).tolist() == pytest.approx(sigmas, rel=1e-14)
+
+
 def test_from_sigmas_has_the_ends_to_the_last_bit():
     for schedule in (EDM(), VPLinear(), VPCosine()):
         highest = schedule.rho(schedule.t_max)

@@ -1,0 +1,114 @@
+"""diffusers' schedulers and ours, on the grid that the scheduler makes.
+
+Its formulas are run twice: in float64, where they must be ours to rounding, and as shipped, in
+float32, where tables of betas and noise levels carry 6e-8 of their own and differences of nearly
+equal levels amplify it (most in Euler ancestral, whose sigma_up is such a difference).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import diffusers_peer as peer
+from diffusers_peer import as_epsilon, as_sample
+from parity import Pair, written
+from probe import difference
+
+import sde_diffusion as sd
+
+VP = sd.ddpm_linear()
+ROUNDING = 2e-5
+
+
+def at_labels(made: Any) -> tuple[Any, Any]:
+    """Integer timesteps, then sigma = 0."""
+    return VP, sd.times.from_timesteps(VP, made.timesteps.tolist())
+
+
+def at_sigmas(made: Any) -> tuple[Any, Any]:
+    """Its noise levels, variance-preserving."""
+    return VP, sd.times.from_sigmas(VP, levels(made))
+
+
+def at_sigmas_ve(made: Any) -> tuple[Any, Any]:
+    """Its noise levels, alpha = 1."""
+    return sd.EDM(1e-3, 200.0), levels(made)
+
+
+def levels(made: Any) -> list[float]:
+    """Noise levels without the repetitions of two-stage schedulers."""
+    return list(dict.fromkeys(made.sigmas.double().tolist()))
+
+
+def pair(
+    theirs: str,
+    ours: str,
+    options: dict[str, Any] | None = None,
+    grid: Any = at_sigmas,
+    steps: int = 20,
+    answer: Any = as_sample,
+    rounding: float = ROUNDING,
+    step: dict[str, Any] | None = None,
+    **config: Any,
+) -> Pair:
+    options = options or {}
+
+    def measure(wide: bool) -> float:
+        table, made = peer.table(theirs, steps, answer, wide, step, **config)
+        return difference(table, sd.SOLVERS[ours](*grid(made), **options))
+
+    name = written(theirs, {**config, **(step or {})}) + f", {steps} steps"
+    return Pair(
+        name, written(ours, options), partial(measure, True), partial(measure, False), rounding
+    )
+
+
+def ve(theirs: str, ours: str, options: dict[str, Any] | None = None, **more: Any) -> Pair:
+    return pair(theirs, ours, options, grid=at_sigmas_ve, **more)
+
+
+def deis(order: int, steps: int) -> Pair:
+    options = {"order": order, "prediction": "noise", "lower_last": steps < 15}
+    return pair("DEISMultistep", "adams", options, steps=steps, solver_order=order)
+
+
+SPACINGS = ("linspace", "leading", "trailing")
+
+PAIRS = [
+    *(
+        pair("DDIM", "ddim", {"eta": eta}, grid=at_labels, steps=10, step={"eta": eta})
+        for eta in (0.0, 0.5, 1.0)
+    ),
+    pair("DDIM", "ddim", grid=at_labels, steps=10, timestep_spacing="trailing"),
+    *(
+        pair("DDPM", "ddpm", {"variance": ours}, grid=at_labels, variance_type=theirs)
+        for theirs, ours in (("fixed_small", "posterior"), ("fixed_large", "beta"))
+    ),
+    *(ve("EulerDiscrete", "ddim", timestep_spacing=s) for s in SPACINGS),
+    ve("EulerDiscrete", "ddim", use_karras_sigmas=True),
+    *(
+        ve(
+            "EulerAncestralDiscrete",
+            "ddim",
+            {"eta": 1.0},
+            answer=as_epsilon,
+            rounding=2e-3,
+            timestep_spacing=s,
+        )
+        for s in SPACINGS
+    ),
+    ve("HeunDiscrete", "heun", {"variable": "rho"}),
+    ve("HeunDiscrete", "heun", {"variable": "rho"}, use_karras_sigmas=True),
+    *(
+        ve("LMSDiscrete", "deis", {"order": n, "variable": "rho"}, step={"order": n})
+        for n in (1, 2, 3, 4)
+    ),
+    *(deis(order, steps) for order in (1, 2, 3) for steps in (10, 20)),
+    *(
+        pair("DPMSolverMultistep", "dpm_solver_pp_2m", steps=steps, timestep_spacing=s)
+        for steps in (10, 20)
+        for s in SPACINGS
+    ),
+    pair("DPMSolverMultistep", "dpm_solver_pp_2m", use_karras_sigmas=True),
+]
