@@ -12,6 +12,7 @@ from .form import Form
 from .networks import ResidualMLP
 from .noise import IndependentNoise, Noise, PerSampleNoise
 from .plan import Plan, Row, Trace
+from .presets import PRESETS, Preset, preset
 from .run import Point, Trajectory, record, run
 from .sample import sample
 from .schedule import CustomSchedule, Schedule
@@ -35,6 +36,7 @@ __all__ = [
     "CLAIMS",
     "EDM",
     "PAPERS",
+    "PRESETS",
     "SOLVERS",
     "VE",
     "BrownianPath",
@@ -52,6 +54,7 @@ __all__ = [
     "PerSampleNoise",
     "Plan",
     "Point",
+    "Preset",
     "ProbabilityFlowODE",
     "ResidualMLP",
     "ReverseSDE",
@@ -74,6 +77,7 @@ __all__ = [
     "ddpm_squared_cosine",
     "diffusion_loss",
     "load_weights",
+    "preset",
     "problems",
     "record",
     "run",

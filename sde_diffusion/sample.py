@@ -15,6 +15,7 @@ from .denoise import Denoiser
 from .names import look_up, unknown
 from .noise import Noise, noise_from
 from .plan import Plan
+from .presets import PRESETS, Preset
 from .run import Callback, check_state, run
 from .schedule import Schedule
 from .solvers import SOLVERS
@@ -44,8 +45,8 @@ def sample(
     Args:
         denoiser: a network and how to read it (`NetworkDenoiser`), or any `Denoiser`.
         shape: (batch, *event).
-        solver: a name of `SOLVERS` or `ADAPTIVE`, a solver function of one's own
-            (schedule, times, **options) -> Plan, or a `Plan`.
+        solver: a name of `SOLVERS`, `ADAPTIVE` or `PRESETS`, a solver function of one's own
+            (schedule, times, **options) -> Plan, or a `Plan`. A preset brings its own grid.
         steps: number of steps of the grid, 20 by default; not together with given times.
         times: a name of `times.GRIDS`, a function (schedule, steps) -> times, or the times.
         seed: one seed, or one a sample (then a sample does not depend on its batch), a `Noise`, or
@@ -74,6 +75,8 @@ def sample(
     method = _method(solver)
     _check_options(method, options)
     given = not (isinstance(times, str) and times == "default")
+    if isinstance(method, Preset) and not given:
+        times = method.times  # a peer's sampler comes with the peer's grid
     if isinstance(solver, Plan) and (steps is not None or given):
         raise ValueError("a Plan has its own times: leave out steps and times")
     if isinstance(shape, int | float):
@@ -101,7 +104,7 @@ def sample(
 
 def _method(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
     if isinstance(solver, str):
-        return look_up("solver", solver, {**SOLVERS, **ADAPTIVE})
+        return look_up("solver", solver, {**SOLVERS, **ADAPTIVE, **PRESETS})
     if isinstance(solver, Plan):
         return lambda: solver
     if not callable(solver):
