@@ -104,7 +104,8 @@ def sample(
 
 def _method(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
     if isinstance(solver, str):
-        return look_up("solver", solver, {**SOLVERS, **ADAPTIVE, **PRESETS})
+        known: dict[str, Callable[..., Any]] = {**SOLVERS, **ADAPTIVE, **PRESETS}
+        return look_up("solver", solver, known)
     if isinstance(solver, Plan):
         return lambda: solver
     if not callable(solver):
