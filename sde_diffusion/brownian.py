@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -44,8 +44,8 @@ class BrownianPath(Noise):
     a step, as of stages, leave the path at the grid points as it is. Other pairs of grids (20 and
     30 steps) see paths of the right law whose large features agree. A sample's path depends
     neither on its batch nor on the order in which disjoint intervals are drawn. A draw over an
-    interval that overlaps an earlier one (Restart, RePaint) comes from a second, independent path,
-    and so on, and so does one from clean to noisy.
+    interval that overlaps an earlier one comes from a further, independent path; so does each pass
+    of a run that goes back and forth (Restart, RePaint), and whatever goes from clean to noisy.
 
     Drawn on the CPU, one normal tensor a step; memory is of order log(steps) states.
 
@@ -164,11 +164,48 @@ class Path:
         return past * math.expm1(2 * (l_i - l_j)) / math.expm1(2 * (l_a - l_b))
 
 
-def lay_out(course: Course) -> list[Path]:
-    """The intervals of a course on as few paths as keep those of each path disjoint.
+@dataclass
+class _Way:
+    """What a path is made from: intervals (low, high, number), disjoint and in order of lambda."""
 
-    An interval joins the first path that goes its way (noisier to cleaner, or back) and has room
-    for it; one of no length has a path of its own.
+    direction: int
+    grid: list[float]
+    low: float = -math.inf
+    high: float = math.inf
+    taken: list[tuple[float, float, int]] = field(default_factory=list)
+
+    def takes(self, direction: int, low: float, high: float, number: int) -> bool:
+        """Enter an interval if it goes this way and there is room for it."""
+        at = bisect_left(self.taken, (low, high, number))
+        free_from = self.taken[at - 1][1] if at else self.low
+        free_to = self.taken[at][0] if at < len(self.taken) else self.high
+        room = direction == self.direction and free_from <= low < high <= free_to
+        if room:
+            self.taken.insert(at, (low, high, number))
+        return room
+
+    def path(self, name: int) -> Path:
+        lows, highs, numbers = zip(*self.taken, strict=True)
+        if lows == highs:  # an interval of no length
+            return Path(name, lows + highs, (0, 1), (0,), (1,), numbers)
+        points = sorted({*lows, *highs, *self.grid})
+        index = {point: i for i, point in enumerate(points)}
+        return Path(
+            name,
+            tuple(points),
+            tuple(sorted({0, len(points) - 1, *(index[point] for point in self.grid or points)})),
+            tuple(index[low] for low in lows),
+            tuple(index[high] for high in highs),
+            numbers,
+        )
+
+
+def lay_out(course: Course) -> list[Path]:
+    """The paths of a course: one for each of its passes, and more where intervals overlap.
+
+    Most runs are one pass, from noisy to clean; Restart and RePaint go back and forth. An interval
+    belongs to the pass at hand or, if that goes another way or has drawn there before, to the next
+    one that suits it. What no pass takes goes beside: to the first other path that has room.
     """
     clock = course.clock
     for t in (*course.times, *(t for interval in course.intervals for t in interval)):
@@ -177,42 +214,41 @@ def lay_out(course: Course) -> list[Path]:
                 f"a Brownian path needs the noise level at t = {t:g}, which this plan does not "
                 "know: make it with a solver of SOLVERS, or decorate one's own with @sd.solver"
             )
-    ways: dict[int, list[list[tuple[float, float, int]]]] = {-1: [], 0: [], 1: []}
+    passes = _passes([clock[t] for t in course.times])
+    beside: list[_Way] = []
+    here = 0
     for number, (t, s) in enumerate(course.intervals):
         low, high = sorted((clock[t], clock[s]))
-        way = ways[(clock[t] < clock[s]) - (clock[t] > clock[s])]
-        for taken in way if low < high else ():
-            at = bisect_left(taken, (low, high, number))
-            free_from = taken[at - 1][1] if at else -math.inf
-            free_to = taken[at][0] if at < len(taken) else math.inf
-            if free_from <= low and high <= free_to:
-                taken.insert(at, (low, high, number))
-                break
-        else:
-            way.append([(low, high, number)])
-    grid = [clock[t] for t in course.times]
-    monotone = all(a < b for a, b in pairwise(grid))
-    return [
-        _path(3 * i + direction + 1, taken, grid if direction and monotone else [])
-        for direction, way in ways.items()
-        for i, taken in enumerate(way)
-    ]
+        interval = (_direction(clock[t], clock[s]), low, high, number)
+        found = next((i for i in range(here, len(passes)) if passes[i].takes(*interval)), None)
+        if found is not None:
+            here = found
+        elif not any(way.takes(*interval) for way in beside):
+            grid = passes[here].grid if passes else []
+            beside.append(_Way(interval[0], grid, taken=[(low, high, number)]))
+    named = [(2 * i, way) for i, way in enumerate(passes)]
+    for direction in (-1, 0, 1):
+        alike = [way for way in beside if way.direction == direction]
+        named += [(6 * i + 2 * direction + 3, way) for i, way in enumerate(alike)]
+    return [way.path(name) for name, way in named if way.taken]
 
 
-def _path(name: int, taken: list[tuple[float, float, int]], grid: list[float]) -> Path:
-    lows, highs, numbers = zip(*taken, strict=True)
-    if lows[0] == highs[0]:
-        return Path(name, (lows[0], highs[0]), (0, 1), (0,), (1,), numbers)
-    points = sorted({*lows, *highs, *grid})
-    index = {point: i for i, point in enumerate(points)}
-    return Path(
-        name,
-        tuple(points),
-        tuple(sorted({0, len(points) - 1, *(index[point] for point in grid or points)})),
-        tuple(index[low] for low in lows),
-        tuple(index[high] for high in highs),
-        numbers,
-    )
+def _passes(grid: list[float]) -> list[_Way]:
+    """A grid's longest stretches in one direction."""
+    found: list[_Way] = []
+    for start, end in pairwise(grid):
+        direction = _direction(start, end)
+        if not found or found[-1].direction != direction:
+            found.append(_Way(direction, [start]))
+        found[-1].grid.append(end)
+    for way in found:
+        way.low, way.high = min(way.grid), max(way.grid)
+    return found
+
+
+def _direction(start: float, end: float) -> int:
+    """1 to the cleaner, -1 back, 0 for no way at all."""
+    return (start < end) - (start > end)
 
 
 def _fresh(seeds: Sequence[int], path: int) -> Fresh:

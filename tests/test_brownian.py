@@ -119,6 +119,32 @@ def test_points_inside_steps_leave_the_path_at_grid_points(grid, part, data):
             torch.testing.assert_close(total, whole[t, s], rtol=0, atol=1e-9)
 
 
+def back_and_forth(steps):
+    """Down, twice back up and down again over a part, on to the end; no noise in the last step."""
+    down = lambda a, b: [a + (b - a) * k / steps for k in range(steps + 1)]
+    grid = [*down(-3.0, 0.0), *down(-1.0, 0.5), *down(-0.5, 2.0)]
+    times = tuple(-v for v in grid)
+    return Course(tuple(pairwise(times))[:-1], times, {t: -t for t in times})
+
+
+def test_a_run_that_goes_back_refines_each_of_its_passes():
+    coarse, fine = back_and_forth(6), back_and_forth(12)
+    for whole, parts in ((coarse, fine), (fine, back_and_forth(24))):
+        assert len(lay_out(whole)) == 5  # three passes down, two up
+        a, b = (_listed(course, (1, 2), 4) for course in (whole, parts))
+        place = 0
+        for interval, z in zip(whole.intervals, a, strict=True):
+            if interval[0] < interval[1]:  # a way up is one step on both
+                assert torch.equal(b[place], z)
+                place += 1
+                continue
+            within = parts.intervals[place : place + 2]
+            w = weights(interval, within)
+            total = w[0] * b[place] + w[1] * b[place + 1]
+            torch.testing.assert_close(total, z, rtol=0, atol=1e-9)
+            place += 2
+
+
 @given(grid=lambda_grids(), data=st.data())
 def test_disjoint_intervals_may_be_drawn_in_any_order(grid, data):
     course = course_of(grid)
