@@ -92,12 +92,27 @@ class Denoiser(ABC):
 
 
 class FunctionDenoiser(Denoiser):
-    """A plain function (x, t) -> E[x_0 | x_t = x], with the schedule it is meant for."""
+    """A plain function (x, t) -> E[x_0 | x_t = x], with the schedule it is meant for.
 
-    def __init__(self, function: Callable[[Tensor, Scalar], Tensor], schedule: Schedule) -> None:
-        self.function, self.schedule = function, schedule
+    Args:
+        function: asked with x, (batch, *event), and t, a float or a 0-d tensor.
+        schedule: the alpha_t, sigma_t that it is meant for.
+        per_sample: whether it also takes one time a sample, t of shape (batch,). If not, then
+            such times are asked for one by one, each with its sample alone: right, but slow.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor, Scalar], Tensor],
+        schedule: Schedule,
+        per_sample: bool = False,
+    ) -> None:
+        self.function, self.schedule, self.per_sample = function, schedule, per_sample
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
+        if isinstance(t, Tensor) and t.ndim and not self.per_sample:
+            along(t, x)  # refuses another number of times
+            return torch.cat([self(y, u) for y, u in zip(x.split(1), t.unbind(), strict=True)])
         d = self.function(x, t)
         if not isinstance(d, Tensor) or d.shape != x.shape:
             raise ValueError(wrong_output(d, x))

@@ -135,6 +135,20 @@ def noise_from(seed: int | Sequence[int] | Tensor | Noise | None) -> Noise:
     )
 
 
+def plain_draws(noise: Noise, like: Tensor) -> Draw:
+    """A stream for a sampler whose draws belong to no intervals of one common grid.
+
+    Raises:
+        TypeError: if the source makes its draws from their intervals.
+    """
+    if not isinstance(noise, IndependentNoise | PerSampleNoise):
+        raise TypeError(
+            f"seed = {noise!r}: this sampler chooses its own times, or draws more than once at "
+            "one, and takes plain draws only; give a seed, or one seed a sample"
+        )
+    return noise.stream(like)
+
+
 def check_seed(seed: int) -> int:
     """The seed as an int; TypeError or ValueError unless it is an integer in [0, 2^63)."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):

@@ -88,11 +88,14 @@ def sample(
     x = _start(denoiser, tuple(shape), grid[0], noise, start, dtype, device)
     if method in ADAPTIVE.values():
         steps_given = steps is not None and options.get("method") not in FIXED_STEPS
-        if callback is not None or progress or steps_given:
+        takes = inspect.signature(method).parameters
+        if callback is not None or steps_given or (progress and "progress" not in takes):
             raise ValueError(
                 f"{solver!r} chooses its own steps: leave out steps, callback and progress "
                 "(its accuracy is set by rtol and atol)"
             )
+        common = {"noise": noise, "progress": progress}
+        options |= {name: value for name, value in common.items() if name in takes}
         return method(denoiser, x, grid, **options).x
     plan = solver if isinstance(solver, Plan) else method(schedule, grid, **options)
     if not isinstance(plan, Plan):
@@ -118,7 +121,9 @@ def _check_options(method: Callable[..., Any], options: dict[str, Any]) -> None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
     own = list(inspect.signature(sample).parameters)[2:-1]
-    known = {p.name for p in parameters} - {"schedule", "times", "denoiser", "x"}
+    known = {p.name for p in parameters} - {
+        *("schedule", "times", "denoiser", "x", "noise", "progress")
+    }
     for option in options:
         if option not in known:
             name = getattr(method, "__name__", "the solver")

@@ -8,7 +8,6 @@ ends there, they integrate to `schedule.t_clean` and take one DDIM step, x = alp
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,19 +21,12 @@ from ..run import check_device, check_finite, check_state
 from ..scalar import Scalar
 from ..sde import ProbabilityFlowODE
 from ..times import check_grid
+from .solution import Solution
 
 _ADAPTIVE_STEPS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 FIXED_STEPS = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams")
 TORCHDIFFEQ_METHODS = _ADAPTIVE_STEPS + FIXED_STEPS
 SCIPY_METHODS = ("RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA")
-
-
-@dataclass(frozen=True)
-class Solution:
-    """The last state, and how many network evaluations it took."""
-
-    x: Tensor
-    nfe: int
 
 
 def torchdiffeq(
@@ -115,9 +107,6 @@ def scipy(
         return torch.from_numpy(solution.y[:, -1]).to(state).reshape(state.shape)
 
     return _integrate(denoiser, x, times, solve)
-
-
-ADAPTIVE: dict[str, Callable[..., Solution]] = {"torchdiffeq": torchdiffeq, "scipy": scipy}
 
 
 def _integrate(
