@@ -146,7 +146,7 @@ def plain_draws(noise: Noise, like: Tensor) -> Draw:
             f"seed = {noise!r}: this sampler chooses its own times, or draws more than once at "
             "one, and takes plain draws only; give a seed, or one seed a sample"
         )
-    return noise.stream(like)
+    return noise.stream(like, Course())
 
 
 def check_seed(seed: int) -> int:

@@ -10,7 +10,8 @@ from strategies import slope
 
 import sde_diffusion as sd
 from sde_diffusion.adaptive import dpm_solver_adaptive, gotta_go_fast, per_sample_ode
-from sde_diffusion.adaptive.brownian import BrownianPaths
+from sde_diffusion.adaptive.paths import BrownianPaths
+from sde_diffusion.adaptive.per_sample import Asked, leave_pure_noise
 from sde_diffusion.adaptive.per_sample_ode import PAIRS
 
 ODES = {
@@ -175,6 +176,20 @@ def test_networks_and_functions_are_asked_at_times_of_each_samples_own():
     with pytest.raises((RuntimeError, ValueError)) as caught:
         per_sample_ode(sd.FunctionDenoiser(lambda x, t: x * float(t), VP, True), x, [0.9, 0.1])
     assert "wrap the function" in caught.value.__notes__[0]
+
+
+def test_leaving_pure_noise_keeps_to_the_tolerance_on_wide_data():
+    """Data of standard deviation 20: the first size tried is too large by far."""
+    schedule, wide = sd.FlowMatching(), sd.problems.Gaussian([5.0, -3.0], [400.0, 100.0])
+    x = torch.randn(4, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    state, tolerance = x.clone(), 1e-3
+    asked = Asked(wide.denoiser(schedule), x)
+    times = leave_pure_noise(asked, state, 1.0, 0.01, tolerance, tolerance)
+    for y, z, t in zip(state, x, times.tolist(), strict=True):
+        exact = wide.endpoint(z[None], schedule, 1.0, t)[0]
+        assert t < 1
+        assert float(((y - exact) / (1 + y.abs())).abs().max()) < 2 * tolerance
+    assert int(asked.each.min()) > 2
 
 
 def test_rejection_leaves_the_brownian_path_what_it_was():

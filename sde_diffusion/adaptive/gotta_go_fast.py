@@ -20,7 +20,7 @@ from torch import Tensor
 from ..denoise import Denoiser
 from ..noise import Noise, noise_from
 from ..schedule import Schedule
-from .brownian import BrownianPaths
+from .paths import BrownianPaths
 from .per_sample import (
     Asked,
     Control,
@@ -55,7 +55,7 @@ def gotta_go_fast(
     A step is taken if E <= 1, E the root mean square over a sample's numbers of
     (x' - x'') / max(atol, rtol |x'|, rtol |x' of the step before|); h <- safety h E^(-exponent),
     either way. A step tried costs 2 network calls, tried again 1: the output where it begins is
-    kept. So is the Brownian path (see `brownian`; the published code draws anew after a
+    kept. So is the Brownian path (see `paths`; the published code draws anew after a
     rejection, which favours small increments). Where the times end at sigma = 0, steps go to
     `schedule.t_clean` and the result is alpha d, the denoising at the end of the paper; where they
     start at alpha = 0, where g is infinite, the first step is one of DDIM.
