@@ -16,6 +16,7 @@ from .dpm_sde import (
     sde_dpm_solver_pp_3m,
 )
 from .euler_maruyama import euler_maruyama
+from .linear_multistep import ipndm, lms, pndm, velocity_adams
 from .runge_kutta import TABLEAUX, Tableau, euler, heun, midpoint, rk4, runge_kutta
 from .solver import CLAIMS, PAPERS, SOLVERS, Claim, solver
 
@@ -42,7 +43,10 @@ __all__ = [
     "euler",
     "euler_maruyama",
     "heun",
+    "ipndm",
+    "lms",
     "midpoint",
+    "pndm",
     "rk4",
     "runge_kutta",
     "sde_dpm_solver_1",
@@ -52,4 +56,5 @@ __all__ = [
     "sde_dpm_solver_pp_2s",
     "sde_dpm_solver_pp_3m",
     "solver",
+    "velocity_adams",
 ]
