@@ -15,6 +15,14 @@ from .dpm_sde import (
     sde_dpm_solver_pp_2s,
     sde_dpm_solver_pp_3m,
 )
+from .edm import (
+    dpm_2,
+    dpm_2_ancestral,
+    dpm_solver_pp_2s_ancestral,
+    edm_euler,
+    edm_heun,
+    euler_ancestral,
+)
 from .euler_maruyama import euler_maruyama
 from .linear_multistep import ipndm, lms, pndm, velocity_adams
 from .runge_kutta import TABLEAUX, Tableau, euler, heun, midpoint, rk4, runge_kutta
@@ -31,6 +39,8 @@ __all__ = [
     "ddim",
     "ddpm",
     "deis",
+    "dpm_2",
+    "dpm_2_ancestral",
     "dpm_solver_1",
     "dpm_solver_2",
     "dpm_solver_2m",
@@ -38,9 +48,13 @@ __all__ = [
     "dpm_solver_3m",
     "dpm_solver_pp_2m",
     "dpm_solver_pp_2s",
+    "dpm_solver_pp_2s_ancestral",
     "dpm_solver_pp_3m",
     "dpm_solver_pp_3s",
+    "edm_euler",
+    "edm_heun",
     "euler",
+    "euler_ancestral",
     "euler_maruyama",
     "heun",
     "ipndm",
