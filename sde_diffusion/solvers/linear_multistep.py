@@ -5,7 +5,8 @@ With y = x/alpha and rho = sigma/alpha the ODE is dy/drho = eps, and a method of
     y_s = y_t + (rho_s - rho_t) e,     e = sum_j b_j eps_j
 
 over its last k values of eps. LMS integrates their interpolant exactly on any grid. iPNDM and PNDM
-keep the b_j of even steps in rho on every grid, which is of order 2 where the steps are uneven.
+keep the b_j of even steps in rho on every grid, which is of order 2 where step sizes change
+smoothly and of order 1 where they alternate.
 With y = x/(alpha + sigma) and phi = sigma/(alpha + sigma), the time of flow matching, the ODE is
 dy/dphi = v = eps - d.
 """
@@ -57,8 +58,8 @@ def ipndm(
     Args:
         schedule: alpha_t, sigma_t.
         times: noisy to clean; at least `order` steps.
-        order: 1 to 4, the number of past outputs; 1 is DDIM. On uneven steps in rho the orders
-            2 to 4 converge at order 2 with "even" coefficients.
+        order: 1 to 4, the number of past outputs; 1 is DDIM. With "even" coefficients, all of 2
+            to 4 converge at order 2 unless steps are even in rho, and at 1 if sizes alternate.
         coefficients: "even", those of even steps, whatever the grid; "variable", the exact ones
             of the grid, equal to `lms`; "shipped", those of `ipndm_v` in the diff-sampler code,
             which have slips: order 2 is right, order 3 falls to 2 where step ratios alternate,
