@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .adaptive import ADAPTIVE, FIXED_STEPS
 from .denoise import Denoiser
+from .form import number_of
 from .names import look_up, unknown
 from .noise import Noise, noise_from
 from .plan import Plan
@@ -83,7 +84,9 @@ def sample(
         raise TypeError(
             f"shape = {shape} must be a sequence (batch, *event), as ({shape}, 3, 32, 32)"
         )
-    grid = solver.times if isinstance(solver, Plan) else _grid(schedule, steps, times)
+    grid = (
+        [number_of(solver.rows[0].t)] if isinstance(solver, Plan) else _grid(schedule, steps, times)
+    )
     noise = noise_from(seed)
     x = _start(denoiser, tuple(shape), grid[0], noise, start, dtype, device)
     if method in ADAPTIVE.values():

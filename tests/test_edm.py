@@ -146,3 +146,15 @@ def test_steps_from_pure_noise_and_to_clean_data_are_euler_steps():
 def test_bad_options_are_refused_with_a_cure(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_front_door_starts_a_churned_plan_at_the_level_of_its_grid():
+    """The draw has sigma(t), not the raised one that the network is asked at first."""
+    plan = edm_heun(EDM, [8.0, 1.0], s_churn=1.0)
+    seen = []
+    denoiser = sd.FunctionDenoiser(lambda x, t: seen.append((x.clone(), t)) or x * 0, EDM)
+    sd.sample(denoiser, (20_000, 1), solver=plan, seed=0)
+    x_hat, t_hat = seen[0]
+    assert float(t_hat) == pytest.approx(8 * math.sqrt(2))
+    # 4.5 standard deviations: false alarms below 1e-5
+    assert float(x_hat.std()) == pytest.approx(8 * math.sqrt(2), rel=4.5 / math.sqrt(40_000))

@@ -245,7 +245,7 @@ def test_equality_of_stochastic_plans_is_of_their_noise_law():
 @pytest.mark.parametrize(("name", "options"), every_solver())
 def test_gradients_flow_to_the_times(name, options):
     """d(matrix)/d(times) by autograd equals central differences."""
-    grid = smooth_grid(VP, 3, -1.5, 1.5)
+    grid = smooth_grid(VP, 4, -1.5, 1.5)
     weights = torch.linspace(0.5, 1.5, sd.SOLVERS[name](VP, grid, **options).matrix().numel())
 
     def value(times):

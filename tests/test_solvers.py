@@ -137,7 +137,7 @@ def test_law_is_the_law_of_what_run_does(name, options, schedule):
     """Mean and variance of 40,000 runs on Gaussian data; false alarms below 1e-5 (4.5 sigma)."""
     n, mean, variance = 40_000, 0.8, 0.3
     plan = plan_of(name, schedule, smooth_grid(schedule, 6), options)
-    alpha_T, sigma_T = schedule(plan.times[0])
+    alpha_T, sigma_T = schedule(plan.rows[0].t)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(n, 1, dtype=DOUBLE, generator=generator)
     x = alpha_T * mean + math.sqrt(alpha_T**2 * variance + sigma_T**2) * x

@@ -137,7 +137,7 @@ def _middle(
     return u, *trace.stage(x_u, u)
 
 
-_CHURN = {"s_churn": 2.0}  # small enough not to meet the cap on gamma
+_CHURN = {"s_churn": 2.0, "s_tmax": 20.0}  # too small for the cap on gamma
 
 
 @solver(

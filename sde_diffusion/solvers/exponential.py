@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..form import Form
+from ..form import Form, number_of
 from ..names import look_up
 from ..scalar import Scalar, exp, expm1, ratio, sqrt
 from ..schedule import Schedule
@@ -137,7 +137,7 @@ def _shares(
     if open_t and (prediction != "velocity" or variable in ("lambda", "rho")):
         return alone
     places = [_place(schedule, node, variable) for node in nodes]
-    usable = [j for j, u in enumerate(places) if math.isfinite(float(u))]
+    usable = [j for j, u in enumerate(places) if math.isfinite(number_of(u))]
     if variable == "t":
         u, measure = _along_time(schedule, t, s, lambda_s, prediction, tau)
     elif open_t or open_s:
