@@ -126,7 +126,7 @@ class Plan:
 
     @cached_property
     def times(self) -> tuple[float, ...]:
-        """Times of the grid: where the plan denoises (after churn, the raised times), and its end."""
+        """Times of the grid: where the plan denoises (churn: the raised times), and its end."""
         return tuple(number_of(row.t) for row in self.rows if row.kind in ("denoise", "end"))
 
     @cached_property
