@@ -21,6 +21,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ OWN: dict[str, Callable[[Sequence[int]], Noise]] = {
     "IndependentNoise": lambda seeds: IndependentNoise(seeds[0]),
     "PerSampleNoise": PerSampleNoise,
     "BrownianPath": BrownianPath,
+    "BrownianPath, depth 12": partial(BrownianPath, depth=12),
 }
 PLAIN, TREE, TREES = "plain normal_", "torchsde, one tree", "torchsde, a tree a sample"
 Row = dict[str, Any]
@@ -185,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _show(found)
             rows += found
     print("\nMiB that a process grows by, 16x3x32x32 (0.19 MiB a state)")
-    names = ("PerSampleNoise", "BrownianPath", TREE)
+    names = ("PerSampleNoise", "BrownianPath", "BrownianPath, depth 12", TREE)
     grown = memory(SHAPES[0], MANY_STEPS[:2] if options.quick else MANY_STEPS, names)
     _show(grown)
     content = {"about": about, "draws": rows, "memory": grown}

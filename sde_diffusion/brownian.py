@@ -15,13 +15,17 @@ so that z = c z_1 + s z_2 and z_1, z_2 are independent. A run tells its grid bef
 of intervals is split by number of steps, odd factors first: 40 = 5 * 8 steps in 5 parts, and each
 into halves. A grid of 20 has the same parts and halves, one level fewer, and so the same path. The
 fresh draw of a node is a function of (sample seed, node) alone.
+
+With a given depth the tree is cut at fixed places instead, lambda = 2 log(u/(1 - u)) for u = 1/2,
+1/4, 3/4, 1/8, ..., and a point gets a cut of its own below that depth: more draws, and the same
+path on all grids.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -33,6 +37,7 @@ from .noise import Course, Draw, Noise, PerSampleNoise
 
 Fresh = Callable[[int, Tensor], object]
 """(node, out): fill `out` with the standard normal draw that belongs to this node."""
+_DEEPEST = 48  # cells beyond it are too small for fixed places to be told apart
 _ROOT = 0  # node of the draw for the whole; splitting node n takes draw n, its parts are 2n, 2n + 1
 
 
@@ -42,7 +47,7 @@ class BrownianPath(Noise):
     Grids that refine each other by halving every step, evenly or not (20, 40, 80 steps), see the
     same path: noise over a step is exactly the weighted sum of that over its parts. Points inside
     a step, as of stages, leave the path at the grid points as it is. Other pairs of grids (20 and
-    30 steps) see paths of the right law whose large features agree. A sample's path depends
+    30 steps) see different paths of the right law, unless a depth is given. A sample's path depends
     neither on its batch nor on the order in which disjoint intervals are drawn. A draw over an
     interval that overlaps an earlier one comes from a further, independent path; so does each pass
     of a run that goes back and forth (Restart, RePaint), and whatever goes from clean to noisy.
@@ -52,13 +57,20 @@ class BrownianPath(Noise):
     Args:
         seeds: one non-negative integer below 2^63 for each sample of the batch. The draw that
             sampling starts from is that of `PerSampleNoise(seeds)`.
+        depth: None, or how often the range of lambda is halved at fixed places, 1 to 40 (12 makes
+            cells of 0.002 around lambda = 0). Then all grids see the same path, wherever no two
+            of their own points share a cell, for about depth + 2 - log2(steps) draws a step.
 
     Raises:
-        ValueError: if there are no seeds; when used, if not one for each sample, or if the plan
-            does not know the noise levels of its draws (those of solvers do).
+        ValueError: if there are no seeds or the depth is out of range; when used, if there is not
+            one seed for each sample, or if the plan does not know the noise levels of its draws
+            (those of solvers do).
     """
 
-    def __init__(self, seeds: Sequence[int] | Tensor) -> None:
+    def __init__(self, seeds: Sequence[int] | Tensor, depth: int | None = None) -> None:
+        if depth is not None and (not isinstance(depth, int) or not 1 <= depth <= 40):
+            raise ValueError(f"depth = {depth!r} must be None or an integer from 1 to 40")
+        self.depth = depth
         self._plain = PerSampleNoise(seeds)
         self.seeds = self._plain.seeds
 
@@ -69,7 +81,7 @@ class BrownianPath(Noise):
         self._plain.check_batch(like)
         empty = lambda: torch.empty(like.shape, dtype=like.dtype)
         opened: dict[int, Iterator[tuple[int, Tensor]]] = {}
-        for path in lay_out(course):
+        for path in lay_out(course, self.depth):
             opened |= dict.fromkeys(path.numbers, path.draws(_fresh(self.seeds, path.name), empty))
         early: dict[int, Tensor] = {}  # passed over on the way to a later interval
         numbers = iter(range(len(course.intervals)))
@@ -87,7 +99,8 @@ class BrownianPath(Noise):
         return draw
 
     def __repr__(self) -> str:
-        return f"BrownianPath(<{len(self.seeds)} seeds>)"
+        depth = "" if self.depth is None else f", depth={self.depth}"
+        return f"BrownianPath(<{len(self.seeds)} seeds>{depth})"
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,7 @@ class Path:
         grid: indices of the points that are grid points, first and last among them.
         first, last: indices of the ends of each interval, in increasing order.
         numbers: the number of the draw that each interval is for.
+        cuts: where the node from one point to another is split, if not by number of steps.
     """
 
     name: int
@@ -108,6 +122,7 @@ class Path:
     first: tuple[int, ...]
     last: tuple[int, ...]
     numbers: tuple[int, ...]
+    cuts: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     def draws(self, fresh: Fresh, empty: Callable[[], Tensor]) -> Iterator[tuple[int, Tensor]]:
         """(number, z) of each interval from left to right; z is overwritten afterwards.
@@ -148,6 +163,8 @@ class Path:
 
     def _middle(self, i: int, j: int) -> int:
         """Where to split: odd factors of the number of grid steps first, then halves."""
+        if self.cuts:
+            return self.cuts[i, j]
         low, high = bisect_left(self.grid, i), bisect_left(self.grid, j)
         cells = high - low
         if cells > 1:
@@ -184,23 +201,45 @@ class _Way:
             self.taken.insert(at, (low, high, number))
         return room
 
-    def path(self, name: int) -> Path:
+    def path(self, name: int, depth: int | None) -> Path:
         lows, highs, numbers = zip(*self.taken, strict=True)
         if lows == highs:  # an interval of no length
             return Path(name, lows + highs, (0, 1), (0,), (1,), numbers)
-        points = sorted({*lows, *highs, *self.grid})
+        ends = {*lows, *highs}
+        cuts = {} if depth is None else _fixed_cuts(sorted(ends), depth)
+        inner = {-math.inf, *cuts.values(), math.inf} if cuts else {*self.grid}
+        points = sorted(ends | inner)
         index = {point: i for i, point in enumerate(points)}
         return Path(
             name,
             tuple(points),
-            tuple(sorted({0, len(points) - 1, *(index[point] for point in self.grid or points)})),
+            tuple(sorted({0, len(points) - 1, *(index[point] for point in inner or points)})),
             tuple(index[low] for low in lows),
             tuple(index[high] for high in highs),
             numbers,
+            {(index[low], index[high]): index[cut] for (low, high), cut in cuts.items()},
         )
 
 
-def lay_out(course: Course) -> list[Path]:
+def _fixed_cuts(points: list[float], depth: int) -> dict[tuple[float, float], float]:
+    """Where each node (low, high) is split: at fixed places, until points are alone and deep."""
+    cuts = {}
+    stack = [(0, 1, -math.inf, math.inf)]  # number of the cell, of how many, its ends
+    while stack:
+        cell, cells, low, high = stack.pop()
+        inside = points[bisect_right(points, low) : bisect_left(points, high)]
+        if not inside:
+            continue
+        odd = 2 * cell + 1
+        middle = 2 * math.log(odd / (2 * cells - odd))
+        if cells >= 2**_DEEPEST or (len(inside) == 1 and cells >= 2**depth):
+            middle = inside[len(inside) // 2]
+        cuts[low, high] = middle
+        stack += [(odd - 1, 2 * cells, low, middle), (odd, 2 * cells, middle, high)]
+    return cuts
+
+
+def lay_out(course: Course, depth: int | None = None) -> list[Path]:
     """The paths of a course: one for each of its passes, and more where intervals overlap.
 
     Most runs are one pass, from noisy to clean; Restart and RePaint go back and forth. An interval
@@ -230,7 +269,7 @@ def lay_out(course: Course) -> list[Path]:
     for direction in (-1, 0, 1):
         alike = [way for way in beside if way.direction == direction]
         named += [(6 * i + 2 * direction + 3, way) for i, way in enumerate(alike)]
-    return [way.path(name) for name, way in named if way.taken]
+    return [way.path(name, depth) for name, way in named if way.taken]
 
 
 def _passes(grid: list[float]) -> list[_Way]:

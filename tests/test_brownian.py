@@ -48,10 +48,10 @@ def halved(grid, part):
     return [*cut, grid[-1]]
 
 
-def drawn(course, seeds=(3, 5), shape=(4,), order=None):
+def drawn(course, depth=None):
     """z of each interval, by interval."""
-    like = torch.empty(len(seeds), *shape, dtype=DOUBLE)
-    stream = sd.BrownianPath(seeds).stream(like, course)
+    like = torch.empty(2, 4, dtype=DOUBLE)
+    stream = sd.BrownianPath([3, 5], depth).stream(like, course)
     return {interval: stream(torch.empty_like(like), *interval) for interval in course.intervals}
 
 
@@ -66,12 +66,13 @@ def weights(whole, parts):
 
 @given(grid=lambda_grids(), data=st.data())
 def test_draws_are_orthonormal_combinations_of_fresh_ones(grid, data):
-    """Exactly independent standard normals, by feeding unit vectors; no draw is made in vain."""
+    """Exactly independent standard normals, by feeding unit vectors; one draw a step."""
     ends = sorted(data.draw(st.sets(st.integers(0, len(grid) - 1), min_size=2)))
     intervals = tuple((-grid[i], -grid[j]) for i, j in pairwise(ends))
     kept = tuple(i for i in intervals if data.draw(st.booleans())) or intervals
-    (path,) = lay_out(course_of(grid, kept))
-    width, nodes = 2 * len(grid), []
+    depth = data.draw(st.sampled_from([None, None, 1, 6]))
+    (path,) = lay_out(course_of(grid, kept), depth)
+    width, nodes = 2 * len(grid) if depth is None else 60 * len(grid), []
 
     def fresh(node, out):
         nodes.append(node)
@@ -81,8 +82,8 @@ def test_draws_are_orthonormal_combinations_of_fresh_ones(grid, data):
     rows = [z.clone() for _, z in path.draws(fresh, empty)]
     gram = torch.stack(rows) @ torch.stack(rows).T
     torch.testing.assert_close(gram, torch.eye(len(kept), dtype=DOUBLE), rtol=0, atol=1e-13)
-    assert len(set(nodes)) == len(nodes) <= len(grid) - 1
-    if len(kept) == len(grid) - 1:
+    assert len(set(nodes)) == len(nodes)
+    if depth is None and len(kept) == len(grid) - 1:
         assert len(nodes) == len(kept)
 
 
@@ -263,16 +264,39 @@ def test_strong_order_is_one_on_one_path(method, options, schedule):
     assert slope(STEPS[:3], apart) == pytest.approx(0.0, abs=0.15)
 
 
-def test_grids_that_do_not_refine_each_other_come_together_too():
-    """Karras grids that jump to sigma = 0 share no inner point; their paths agree at large."""
-    schedule, ends = sd.EDM(), []
-    start = PROBLEM.sample_marginal(400, *schedule(80.0), torch.Generator().manual_seed(0))
-    for steps in STEPS:
-        plan = ddim(schedule, sd.times.karras(schedule, steps), eta=1.0)
-        noise = sd.BrownianPath(range(400))
-        ends.append(sd.run(plan, PROBLEM.denoiser(schedule), start, noise=noise))
-    errors = [float((a - b).flatten(1).norm(dim=1).mean()) for a, b in pairwise(ends)]
-    assert slope(STEPS[:3], errors) < -0.4
+@given(
+    first=st.sets(st.integers(-40, 40), min_size=3, max_size=12),
+    second=st.sets(st.integers(-40, 40), min_size=3, max_size=12),
+    ends=st.sampled_from([(), (math.inf,), (-math.inf,), (-math.inf, math.inf)]),
+)
+def test_a_path_of_given_depth_is_the_same_on_all_grids(first, second, ends):
+    """Sums of z from one shared point to the next agree, whatever lies between and around."""
+    grids = [sorted({0.1 * k for k in points} | {*ends}) for points in (first, second)]
+    shared = sorted(set(grids[0]) & set(grids[1]))
+    found = [drawn(course_of(grid), 12) for grid in grids]
+    for a, b in pairwise(shared):
+        sums = []
+        for z in found:
+            within = [p for p in z if -a >= p[0] and p[1] >= -b]
+            w = weights((-a, -b), within)
+            sums.append(sum(c * z[p] for c, p in zip(w, within, strict=True)))
+        torch.testing.assert_close(sums[0], sums[1], rtol=0, atol=1e-9)
+
+
+def test_strong_order_shows_on_any_grids_at_a_given_depth():
+    """20, 30, 45, ... steps share few points; split by number of steps, their paths differ."""
+    schedule, steps = sd.EDM(), (20, 30, 45, 68, 102)
+
+    def errors(depth):
+        noise, ends = sd.BrownianPath(range(300), depth), []
+        start = noise.start(torch.empty(300, 2)) * 80.0
+        for n in steps:
+            plan = ddim(schedule, sd.times.karras(schedule, n, t_end=0.1), eta=1.0)
+            ends.append(sd.run(plan, PROBLEM.denoiser(schedule), start, noise=noise))
+        return [float((a - b).flatten(1).norm(dim=1).mean()) for a, b in pairwise(ends)]
+
+    assert slope(steps[:4], errors(10)) == pytest.approx(-1.0, abs=0.15)
+    assert abs(slope(steps[:4], errors(None))) < 0.5
 
 
 def test_it_says_what_is_missing(x):
@@ -284,3 +308,6 @@ def test_it_says_what_is_missing(x):
         sd.run(ddpm(VP, GRID), lambda x, t: x, x, noise=sd.BrownianPath([1, 2]))
     with pytest.raises(ValueError, match="empty"):
         sd.BrownianPath([])
+    for depth in (0, 41, 1.5):
+        with pytest.raises(ValueError, match="integer from 1 to 40"):
+            sd.BrownianPath([1], depth)
