@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from sde_diffusion import SOLVERS, Plan, Schedule, entries
+from sde_diffusion import SOLVERS, Plan, Schedule
 from sde_diffusion.adaptive import ADAPTIVE
+from sde_diffusion.comparison import entries
 from sde_diffusion.names import unknown
 from sde_diffusion.times import GRIDS
 

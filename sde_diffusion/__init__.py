@@ -4,9 +4,10 @@ schedule -> f, g, lambda          denoiser: one network, however it was trained
 solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
 """
 
-from . import adaptive, problems, solvers, times
+from . import adaptive, comparison, problems, solvers, times
 from .brownian import BrownianPath
 from .certificates import Certificate, certify, certify_all
+from .comparison import Comparison, compare
 from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser
 from .form import Form
 from .networks import ResidualMLP
@@ -42,6 +43,7 @@ __all__ = [
     "BrownianPath",
     "Certificate",
     "Claim",
+    "Comparison",
     "CustomSchedule",
     "Denoiser",
     "FlowMatching",
@@ -72,6 +74,8 @@ __all__ = [
     "adaptive",
     "certify",
     "certify_all",
+    "compare",
+    "comparison",
     "ddpm_linear",
     "ddpm_scaled_linear",
     "ddpm_squared_cosine",

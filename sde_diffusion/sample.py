@@ -88,7 +88,7 @@ def sample(
         [number_of(solver.rows[0].t)] if isinstance(solver, Plan) else _grid(schedule, steps, times)
     )
     noise = noise_from(seed)
-    x = _start(denoiser, tuple(shape), grid[0], noise, start, dtype, device)
+    x = starting_state(denoiser, tuple(shape), grid[0], noise, start, dtype, device)
     if method in ADAPTIVE.values():
         steps_given = steps is not None and options.get("method") not in FIXED_STEPS
         takes = inspect.signature(method).parameters
@@ -149,7 +149,7 @@ def _grid(
     return [float(t) for t in check_grid(schedule, times)]
 
 
-def _start(
+def starting_state(
     denoiser: Denoiser,
     shape: tuple[int, ...],
     t: float,
@@ -158,6 +158,7 @@ def _start(
     dtype: torch.dtype,
     device: torch.device | str | None,
 ) -> Tensor:
+    """x_t of shape (batch, *event): the given start, or N(0, sigma_t^2 I) where that is noise."""
     if not shape or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):
         raise ValueError(f"shape = {shape} must be (batch, *event), every size at least 1")
     if dtype not in (torch.float32, torch.float64):

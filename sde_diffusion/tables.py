@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,21 +24,33 @@ class Table:
         rich = optional("rich.table", "coloured tables")
         table = rich.Table(title=self.title, caption=self.note, title_justify="left")
         for i, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if i else "left", no_wrap=bool(i))
+            left = i == 0 or _in_words([row[i] for row in self.rows])
+            table.add_column(column, justify="left" if left else "right", no_wrap=bool(i))
         for row in self.rows:
             table.add_row(*row)
         return table
 
     def __str__(self) -> str:
         lines = [self.columns, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        columns = list(zip(*lines, strict=True))
+        widths = [max(map(len, column)) for column in columns]
+        sides = [str.ljust if _in_words(column[1:]) else str.rjust for column in columns]
+        sides[0] = str.ljust
         texts = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+            "  ".join(
+                side(text, width) for side, text, width in zip(sides, row, widths, strict=True)
+            )
             for row in lines
         ]
+        texts = [text.rstrip() for text in texts]
         texts.insert(1, "-" * max(map(len, texts)))
         head = [self.title, *([self.note] if self.note else [])]
         return "\n".join([*head, "", *texts])
+
+
+def _in_words(texts: Sequence[str]) -> bool:
+    """Whether a column holds names rather than numbers."""
+    return any(text[:1].isalpha() and text not in ("nan", "inf") for text in texts)
 
 
 def number(value: float, figures: int = 3) -> str:

@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from .names import look_up, unknown
-from .plan import Plan
-from .schedule import Schedule
-from .schedules import VPLinear
-from .solvers import CLAIMS, SOLVERS
-from .times import uniform
+from ..names import look_up, unknown
+from ..plan import Plan
+from ..schedule import Schedule
+from ..schedules import VPLinear
+from ..solvers import CLAIMS, SOLVERS
+from ..times import uniform
 
 Times = Sequence[float] | Tensor
 _TWIN_STEPS = 6

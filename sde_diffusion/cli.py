@@ -1,0 +1,33 @@
+"""The command line: `sde-diffusion` or `python -m sde_diffusion`.
+
+A subcommand is a module of `commands` with a function `add`, listed below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .commands import compare, listing
+
+COMMANDS = (compare, listing)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit status: 0, 1 on an error, 130 if stopped."""
+    parser = argparse.ArgumentParser(
+        "sde-diffusion", description="Diffusion models: one network, every solver."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for command in COMMANDS:
+        command.add(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("Stopped. What is finished is kept; the same command goes on from there.")
+        return 130
+    except (ImportError, OSError, TypeError, ValueError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1

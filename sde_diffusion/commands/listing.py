@@ -1,0 +1,67 @@
+"""sde-diffusion list: solvers, adaptive solvers and time grids, with papers and claimed orders."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+
+from ..adaptive import ADAPTIVE
+from ..comparison.entries import Entry
+from ..solvers import CLAIMS, PAPERS, SOLVERS
+from ..tables import Table
+from ..times import GRIDS
+from .show import show
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Enter `list`."""
+    parser = commands.add_parser("list", help="solvers and time grids, with papers and orders")
+    parser.add_argument("what", nargs="?", choices=("solvers", "grids"), help="default: both")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the tables."""
+    if options.what != "grids":
+        show(solvers(), adaptive())
+    if options.what != "solvers":
+        show(grids())
+    return 0
+
+
+def solvers() -> Table:
+    """Every solver under every claimed set of options."""
+    rows = []
+    for name in SOLVERS:
+        for claim in CLAIMS[name]:
+            entry = Entry(name, tuple(claim.options.items()))
+            kind = "stochastic" if entry.stochastic else "ODE"
+            orders = (str(claim.order), str(claim.usual_order))
+            rows.append((entry.short, kind, *orders, "" if claim.options else PAPERS[name]))
+    return Table(
+        "Solvers",
+        "orders as claimed and held to by the tests: from exact starting values, and from the "
+        "solver's own first steps; weak orders where stochastic",
+        ("solver", "kind", "order", "own start", "paper"),
+        tuple(rows),
+    )
+
+
+def adaptive() -> Table:
+    """The solvers that choose their own steps."""
+    rows = tuple((name, _first_line(method)) for name, method in ADAPTIVE.items())
+    return Table("Adaptive solvers", "", ("solver", "what it is"), rows)
+
+
+def grids() -> Table:
+    """Every named grid."""
+    rows = tuple(
+        (name, _first_line(grid), ", ".join(re.findall(r"arXiv:\d+\.\d+", grid.__doc__ or "")))
+        for name, grid in GRIDS.items()
+    )
+    return Table("Time grids", "", ("grid", "what it is", "paper"), rows)
+
+
+def _first_line(method: object) -> str:
+    return (inspect.getdoc(method) or "").split("\n")[0]

@@ -1,0 +1,87 @@
+"""The command line, as a user meets it: in a process of its own, and by its errors."""
+
+import subprocess
+import sys
+
+import pytest
+
+import sde_diffusion as sd
+from sde_diffusion.cli import main
+
+MODEL = """
+import sde_diffusion as sd
+denoiser = sd.problems.ring().denoiser(sd.VPLinear())
+def make():
+    return denoiser
+network = lambda x, t: x
+number = 3
+"""
+COMPARE = ["compare", "--shape", "2", "--nfe", "4,6", "--n", "4", "--grids", "quadratic"]
+COMPARE += ["--solvers", "heun,ddim eta=0.0"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "my_model.py").write_text(MODEL)
+    (tmp_path / "broken.py").write_text("import no_such_package")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("my_model", "broken"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def test_compare_in_a_process_of_its_own(folder):
+    command = [sys.executable, "-m", "sde_diffusion", *COMPARE, "--model", "my_model:denoiser"]
+    done = subprocess.run([*command, "--out", "found"], capture_output=True, text=True, check=True)
+    assert "ddim @ quadratic" in done.stdout
+    assert "found/report.html" in done.stdout.replace("\\", "/")
+    assert (folder / "found" / "report.html").exists()
+    assert (folder / "found" / "results.csv").read_text().count("\n") == 1 + 3 * 2
+
+
+def test_a_function_that_returns_a_denoiser(folder, capsys):
+    assert main([*COMPARE, "--model", "my_model:make"]) == 0
+    assert "comparison" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("my_model", "write module:attribute"),
+        ("my_modl:denoiser", "no module 'my_modl'"),
+        ("my_model:denoise", "did you mean 'denoiser'"),
+        ("my_model:number", "is no Denoiser but int"),
+        ("my_model:network", "is no Denoiser but function"),
+        ("broken:denoiser", "No module named 'no_such_package'"),
+    ],
+)
+def test_models_that_cannot_be_loaded(folder, capsys, model, message):
+    assert main([*COMPARE, "--model", model]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_errors_of_the_arguments(folder, capsys):
+    assert main([*COMPARE, "--model", "my_model:denoiser", "--t-end", "3"]) == 1
+    assert "lies outside" in capsys.readouterr().err
+    for wrong in (["--nfe", "five"], ["--nfe", "0"], ["--shape", "2.5"]):
+        with pytest.raises(SystemExit):
+            main([*COMPARE, "--model", "my_model:denoiser", *wrong])
+        assert "whole numbers" in capsys.readouterr().err.replace("at least 1", "whole numbers")
+
+
+def test_a_stopped_run_says_how_to_go_on(folder, capsys, monkeypatch):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sd.problems.ring().denoiser(sd.VPLinear()).__class__, "__call__", stop)
+    assert main([*COMPARE, "--model", "my_model:denoiser"]) == 130
+    assert "the same command goes on" in capsys.readouterr().out
+
+
+def test_the_list_has_every_solver_and_grid(capsys):
+    assert main(["list"]) == 0
+    words = capsys.readouterr().out.split()
+    assert {*sd.SOLVERS, *sd.adaptive.ADAPTIVE, *sd.times.GRIDS} <= set(words)
+    assert main(["list", "grids"]) == 0
+    assert "dpm_solver_1" not in capsys.readouterr().out
