@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .commands import compare, listing
+from .commands import certify, compare, listing
 
-COMMANDS = (compare, listing)
+COMMANDS = (compare, certify, listing)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,6 +15,8 @@ def make():
     return denoiser
 network = lambda x, t: x
 number = 3
+def mine(schedule, times, eta=0.0):
+    return sd.SOLVERS["ddim"](schedule, times, eta=eta)
 """
 COMPARE = ["compare", "--shape", "2", "--nfe", "4,6", "--n", "4", "--grids", "quadratic"]
 COMPARE += ["--solvers", "heun,ddim eta=0.0"]
@@ -85,3 +87,32 @@ def test_the_list_has_every_solver_and_grid(capsys):
     assert {*sd.SOLVERS, *sd.adaptive.ADAPTIVE, *sd.times.GRIDS} <= set(words)
     assert main(["list", "grids"]) == 0
     assert "dpm_solver_1" not in capsys.readouterr().out
+
+
+def test_certify_a_solver_of_the_package_or_of_ones_own(folder, capsys):
+    """One's own has the certificate of the solver that it is, but for its name and paper."""
+    assert main(["certify", "ddim", "--option", "eta=0.0"]) == 0
+    theirs = capsys.readouterr().out
+    assert theirs.strip() == _untimed(str(sd.certify("ddim", eta=0.0)), theirs)
+    assert main(["certify", "my_model:mine"]) == 0
+    assert "mine" in capsys.readouterr().out
+
+
+def _untimed(text, like):
+    """A certificate with the lines that tell seconds taken from another one."""
+    pairs = zip(text.splitlines(), like.strip().splitlines(), strict=True)
+    return "\n".join(other if " s" in line else line for line, other in pairs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ddmi"], "did you mean 'ddim'"),
+        (["ddim", "--option", "ets=1"], "did you mean 'eta'"),
+        (["--option", "eta=1"], "belongs to one solver"),
+        (["my_model:number"], "is no function to a Plan but int"),
+    ],
+)
+def test_certify_refuses(folder, capsys, arguments, message):
+    assert main(["certify", *arguments]) == 1
+    assert message in capsys.readouterr().err
