@@ -107,7 +107,7 @@ def _untimed(text, like):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ddmi"], "did you mean 'ddim'"),
+        (["ddmi"], "unknown solver 'ddmi'"),
         (["ddim", "--option", "ets=1"], "did you mean 'eta'"),
         (["--option", "eta=1"], "belongs to one solver"),
         (["my_model:number"], "is no function to a Plan but int"),

@@ -38,9 +38,7 @@ def run(options: argparse.Namespace) -> int:
     """Certify, and print."""
     if options.solver is None:
         if options.option:
-            raise ValueError(
-                "--option belongs to one solver: name it, as certify ddim --option ..."
-            )
+            raise ValueError("--option belongs to one solver: name it (certify ddim --option ...)")
         for entry in variants():
             print(f"{certify(entry.solver, **dict(entry.options))}\n", flush=True)
         return 0
