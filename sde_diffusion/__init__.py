@@ -10,6 +10,7 @@ from .certificates import Certificate, certify, certify_all
 from .comparison import Comparison, compare
 from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser
 from .form import Form
+from .langevin import LANGEVIN, annealed_langevin, predictor_corrector
 from .networks import ResidualMLP
 from .noise import IndependentNoise, Noise, PerSampleNoise
 from .plan import Plan, Row, Trace
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CLAIMS",
     "EDM",
+    "LANGEVIN",
     "PAPERS",
     "PRESETS",
     "SOLVERS",
@@ -72,6 +74,7 @@ __all__ = [
     "VPLinear",
     "ZeroTerminalSNR",
     "adaptive",
+    "annealed_langevin",
     "certify",
     "certify_all",
     "compare",
@@ -81,6 +84,7 @@ __all__ = [
     "ddpm_squared_cosine",
     "diffusion_loss",
     "load_weights",
+    "predictor_corrector",
     "preset",
     "problems",
     "record",

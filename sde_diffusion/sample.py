@@ -13,6 +13,7 @@ from torch import Tensor
 from .adaptive import ADAPTIVE, FIXED_STEPS
 from .denoise import Denoiser
 from .form import number_of
+from .langevin import LANGEVIN
 from .names import look_up, unknown
 from .noise import Noise, noise_from
 from .plan import Plan
@@ -46,7 +47,7 @@ def sample(
     Args:
         denoiser: a network and how to read it (`NetworkDenoiser`), or any `Denoiser`.
         shape: (batch, *event).
-        solver: a name of `SOLVERS`, `ADAPTIVE` or `PRESETS`, a solver function of one's own
+        solver: a name of `SOLVERS`, `ADAPTIVE`, `LANGEVIN` or `PRESETS`, a solver of one's own
             (schedule, times, **options) -> Plan, or a `Plan`. A preset brings its own grid.
         steps: number of steps of the grid, 20 by default; not together with given times.
         times: a name of `times.GRIDS`, a function (schedule, steps) -> times, or the times.
@@ -100,6 +101,10 @@ def sample(
         common = {"noise": noise, "progress": progress}
         options |= {name: value for name, value in common.items() if name in takes}
         return method(denoiser, x, grid, **options).x
+    if method in LANGEVIN.values():
+        if callback is not None or progress:
+            raise ValueError(f"{solver!r} is no plan: leave out callback and progress")
+        return method(denoiser, x, grid, noise=noise, **options).x
     plan = solver if isinstance(solver, Plan) else method(schedule, grid, **options)
     if not isinstance(plan, Plan):
         raise TypeError(
@@ -110,7 +115,7 @@ def sample(
 
 def _method(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
     if isinstance(solver, str):
-        known: dict[str, Callable[..., Any]] = {**SOLVERS, **ADAPTIVE, **PRESETS}
+        known: dict[str, Callable[..., Any]] = {**SOLVERS, **ADAPTIVE, **LANGEVIN, **PRESETS}
         return look_up("solver", solver, known)
     if isinstance(solver, Plan):
         return lambda: solver

@@ -11,7 +11,7 @@ from sde_diffusion.denoise import NetworkDenoiser
 from sde_diffusion.solvers import ddim, ddpm
 
 
-@pytest.mark.parametrize("solver", [*sd.SOLVERS, *sd.adaptive.ADAPTIVE])
+@pytest.mark.parametrize("solver", [*sd.SOLVERS, *sd.adaptive.ADAPTIVE, *sd.LANGEVIN])
 def test_sample_with_every_solver_by_name(solver, denoiser):
     grid = "default" if solver in sd.adaptive.ADAPTIVE else sd.times.uniform(VP, 5, t_end=1e-3)
     y = sd.sample(denoiser, (4, 3), solver=solver, times=grid, seed=0)
@@ -72,6 +72,7 @@ def test_samples_of_the_ring_have_its_law():
         ({"start": torch.zeros(2, 2)}, "start has shape"),
         ({"seed": [1, 2, 3]}, "one for each sample"),
         ({"solver": "scipy", "progress": True}, "chooses its own steps"),
+        ({"solver": "annealed_langevin", "progress": True}, "is no plan"),
         ({"solver": "torchdiffeq", "steps": 3}, "chooses its own steps"),
         ({"solver": lambda schedule, times: None}, "not a Plan"),
         ({"start": [[0.0]]}, "must be a tensor"),
