@@ -241,16 +241,16 @@ STEPS = (20, 40, 80, 160)
 def strong_errors(method, schedule, source, **options):
     """Mean distances between the ends of runs with n and 2 n steps, even in lambda."""
     t_start, t_end = (schedule.time_of(v) for v in (-2.0, 1.0))
-    start = PROBLEM.sample_marginal(400, *schedule(t_start), torch.Generator().manual_seed(0))
+    start = PROBLEM.sample_marginal(250, *schedule(t_start), torch.Generator().manual_seed(0))
     ends = []
     for steps in STEPS:
         grid = sd.times.uniform_lambda(schedule, steps, t_start, t_end)
         plan = method(schedule, grid, **options)
-        ends.append(sd.run(plan, PROBLEM.denoiser(schedule), start, noise=source(range(400))))
+        ends.append(sd.run(plan, PROBLEM.denoiser(schedule), start, noise=source(range(250))))
     return [float((a - b).flatten(1).norm(dim=1).mean()) for a, b in pairwise(ends)]
 
 
-@pytest.mark.parametrize("schedule", [VP, sd.EDM(), sd.FlowMatching()], ids=["vp", "edm", "flow"])
+@pytest.mark.parametrize("schedule", [sd.EDM(), sd.FlowMatching()], ids=["edm", "flow"])
 @pytest.mark.parametrize(
     ("method", "options"),
     [(ddim, {"eta": 1.0}), (ddim, {"eta": 0.5}), (ddpm, {}), (euler_maruyama, {})],
