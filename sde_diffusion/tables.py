@@ -58,5 +58,7 @@ def number(value: float, figures: int = 3) -> str:
     if not math.isfinite(value):
         return str(value)
     far = abs(value) < 1e-3 or abs(value) >= 1e4
+    if not far and abs(value) >= 10**figures:
+        return f"{value:.0f}"
     text = f"{value:.{min(figures, 2) if far else figures}g}"
     return text.replace("e-0", "e-").replace("e+0", "e")

@@ -249,6 +249,8 @@ def test_the_files(made_up, tmp_path):
     assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", page)
     assert page.count("data:image/png;base64,") == 1
     assert "a &lt;b&gt;" in page
+    assert "median, beneath it the RMS" in page
+    assert "0.01*<small>0.02</small>" in page
     assert "no &lt;result&gt;" in page
     assert "<b>" not in page
 
@@ -271,6 +273,7 @@ def test_tables_align_names_left_and_numbers_right():
     assert [number(v) for v in (1.0, 0.01234, 1.234e-5, 12345.0, math.nan)] == [
         *("1", "0.0123", "1.2e-5", "1.2e4", "nan"),
     ]
+    assert [number(v, 2) for v in (780.4, 12345.0, 0.0567)] == ["780", "1.2e4", "0.057"]
 
 
 def test_progress_tells_the_time_left(capsys):
@@ -304,6 +307,7 @@ def test_progress_tells_the_time_left(capsys):
         ({"solvers": [3]}, TypeError, "give a name"),
         ({"grids": ["karas"]}, ValueError, "did you mean 'karras'"),
         ({"grids": ["leading"]}, ValueError, "takes no t_end"),
+        ({"grids": ["uniform t_end=0.1"]}, ValueError, "all grids end together"),
         ({"grids": []}, ValueError, "no grid"),
         ({"grids": [lambda s, n, t_end: sd.times.uniform(s, n)]}, ValueError, "ends at t = 0, not"),
         ({"t_end": 2.0}, ValueError, "lies outside"),

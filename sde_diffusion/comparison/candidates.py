@@ -36,8 +36,10 @@ def grids_to(
             method = look_up("grid", name, GRIDS)
             options = options_of(name, method, words)
             name = grid
-        if t_end != schedule.t_min or "t_end" in options:
-            options["t_end"] = t_end if t_end != schedule.t_min else None
+        if "t_end" in options:
+            raise ValueError(f"grid {name!r}: all grids end together; give t_end once, beside them")
+        if t_end != schedule.t_min:
+            options["t_end"] = t_end
         try:
             end = float(method(schedule, 4, **options)[-1])
         except TypeError as error:

@@ -131,25 +131,27 @@ def written(text: str) -> list[Entry]:
     Raises:
         ValueError: an unknown solver or option (with the nearest right one).
     """
-    name, *options = text.split() or [""]
-    if not options:
+    name, *words = text.split() or [""]
+    if not words:
         return variants([name])
-    return [Entry(name, tuple(options_of(name, look_up("solver", name, SOLVERS), options).items()))]
+    method = look_up("solver", name, SOLVERS)
+    return [Entry(name, tuple({**_defaults(method), **options_of(name, method, words)}.items()))]
 
 
 def options_of(name: str, method: Callable[..., Any], words: Iterable[str]) -> dict[str, Any]:
-    """All options of a function, those written as "key=value" replaced; numbers are numbers.
+    """The options of a function that are written as "key=value"; numbers become numbers.
 
     Raises:
         ValueError: a word that is no key=value, or an unknown key (with the nearest right one).
     """
-    options = _defaults(method)
+    known = _defaults(method)
+    options = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"{word!r} after {name}: write options as key=value")
-        if key not in options:
-            raise ValueError(unknown(f"option of {name}", key, options))
+        if key not in known:
+            raise ValueError(unknown(f"option of {name}", key, known))
         options[key] = _value(value)
     return options
 
@@ -177,7 +179,7 @@ def twins(entries: Sequence[E], plan: Callable[[E, int], list[Plan]]) -> dict[E,
 
 
 def _defaults(method: Callable[..., Any]) -> dict[str, Any]:
-    parameters = list(inspect.signature(method).parameters.values())[2:]
+    parameters = list(inspect.signature(inspect.unwrap(method)).parameters.values())[2:]
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 

@@ -21,11 +21,15 @@ STYLE: dict[str, Any] = {
     "axes.titlesize": 11,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "svg.hashsalt": "sde_diffusion",
 }
 
 
-def work_precision(results: Results) -> bytes:
-    """A PNG: the best lines in colour, the others grey.
+def work_precision(results: Results, kind: str = "png") -> bytes:
+    """The picture: the best lines in colour, the others grey.
+
+    Args:
+        kind: "png" or "svg".
 
     Raises:
         ImportError: without matplotlib.
@@ -50,7 +54,8 @@ def work_precision(results: Results) -> bytes:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=2)
         content = io.BytesIO()
-        figure.savefig(content, format="png", facecolor="white")
+        date = {"Date": None} if kind == "svg" else {}  # the same code, the same file
+        figure.savefig(content, format=kind, facecolor="white", metadata=date)
     return content.getvalue()
 
 

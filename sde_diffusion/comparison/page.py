@@ -89,9 +89,9 @@ def html(results: Results, picture: bytes | None) -> str:
 
 
 def _section(table: Table, kind: str = "", shade: bool = True) -> str:
-    return f'<h2>{escape(table.title)}</h2><p class="note">{escape(table.note)}</p>' + _table(
-        table, kind, shade
-    )
+    note = escape(_stacked(table.note))
+    head = f'<h2>{escape(table.title)}</h2><p class="note">{note}</p>'
+    return head + _table(table, kind, shade)
 
 
 def _stacked(note: str) -> str:
