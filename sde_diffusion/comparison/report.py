@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -72,10 +73,7 @@ def winners(results: Results) -> Table:
 
 def ranked(results: Results, lines: Sequence[Line]) -> Table:
     """The ranking as a table."""
-    note = (
-        "RMS / median of |x - x*|/|x*|; columns: NFE. Behind: how many times the least median "
-        "error, geometric mean over the columns"
-    )
+    note = "RMS / median of |x - x*|/|x*|; behind: times the least median error, geometric mean"
     rows = (
         (
             line.label,
@@ -123,7 +121,8 @@ def in_words_after(results: Results) -> str:
     """What belongs beneath the two tables: the rest, the reference, the notes."""
     left = len({cell.solver for cell in results.cells}) - SHOWN
     rest = [f"{left} more solvers are behind these."] if left > 0 else []
-    return "\n\n".join([*rest, reference_in_words(results), *results.notes])
+    paragraphs = [*rest, reference_in_words(results), *results.notes]
+    return "\n\n".join(textwrap.fill(text, 98, break_on_hyphens=False) for text in paragraphs)
 
 
 def as_csv(results: Results) -> str:
