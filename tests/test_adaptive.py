@@ -52,3 +52,22 @@ def test_black_boxes_count_calls_and_end_at_sigma_zero():
         assert solution.nfe == len(calls)
         before = solve(denoiser, x, [1.0, VP.t_clean]).x
         assert torch.equal(solution.x, PROBLEM.denoised(before, *VP(VP.t_clean)))
+
+
+@pytest.mark.parametrize("method", ["dopri5", "dopri8"])
+def test_torchdiffeq_stays_on_a_table_whose_drift_vanishes_at_its_noisy_end(method):
+    """There its guess of a first step is far longer than the whole of time."""
+    schedule = sd.ddpm_linear()
+    x = PROBLEM.sample_marginal(4, *schedule(1.0), torch.Generator().manual_seed(0))
+    asked = []
+
+    def network(x, t):
+        asked.append(float(t))
+        return PROBLEM.denoised(x, *schedule(float(t)))
+
+    denoiser = sd.FunctionDenoiser(network, schedule)
+    times = [1.0, schedule.t_clean]
+    found = sd.adaptive.torchdiffeq(denoiser, x, times, method=method, rtol=1e-7, atol=1e-7)
+    exact = PROBLEM.endpoint(x, schedule, *times)
+    torch.testing.assert_close(found.x, exact, rtol=1e-5, atol=1e-5)
+    assert schedule.t_clean <= min(asked) < max(asked) <= 1.0

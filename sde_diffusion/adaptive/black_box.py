@@ -127,7 +127,8 @@ def _integrate(
     def ode(t: Scalar, state: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return flow.drift(state, float(t))
+        # torchdiffeq tries an Euler step of any length to choose its first: not outside the grid.
+        return flow.drift(state, min(max(float(t), grid[-1]), grid[0]))
 
     end, jump = grid[-1], bool(schedule.sigma(grid[-1]) == 0)
     if jump:
