@@ -100,3 +100,23 @@ def where(condition: bool | Tensor, value: Scalar, otherwise: Scalar) -> Scalar:
 def constant_like(t: Scalar, value: float) -> Scalar:
     """The constant function `value`, in the kind (and shape) of t."""
     return torch.full_like(t, value) if isinstance(t, Tensor) else value
+
+
+def phi(k: int, z: Scalar) -> Scalar:
+    """phi_k(z) = int_0^1 e^{(1-u) z} u^{k-1}/(k-1)! du for k >= 1, phi_0 = e^z.
+
+    phi_1 = (e^z - 1)/z and phi_{k+1} = (phi_k - 1/k!)/z, which cancels near 0: there the series
+    sum_n z^n/(n + k)! stands in, so that values and gradients keep their digits everywhere.
+
+    Hochbruck & Ostermann, "Exponential integrators", 2010, eq. 2.10 and 2.11.
+    """
+    if -1 < z < 1:
+        term: Scalar = 1 / math.factorial(k) + 0 * z
+        total = term
+        for n in range(1, 20):
+            term = term * z / (n + k)
+            total = total + term
+        return total
+    if k == 0:
+        return exp(z)
+    return expm1(z) / z if k == 1 else (phi(k - 1, z) - 1 / math.factorial(k - 1)) / z

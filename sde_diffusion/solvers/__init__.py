@@ -24,6 +24,7 @@ from .edm import (
     euler_ancestral,
 )
 from .euler_maruyama import euler_maruyama
+from .exponential_runge_kutta import hochbruck_ostermann, krogstad, res_2s, res_3s
 from .linear_multistep import ipndm, lms, pndm, velocity_adams
 from .runge_kutta import TABLEAUX, Tableau, euler, heun, midpoint, rk4, runge_kutta
 from .solver import CLAIMS, PAPERS, SOLVERS, Claim, solver
@@ -57,10 +58,14 @@ __all__ = [
     "euler_ancestral",
     "euler_maruyama",
     "heun",
+    "hochbruck_ostermann",
     "ipndm",
+    "krogstad",
     "lms",
     "midpoint",
     "pndm",
+    "res_2s",
+    "res_3s",
     "rk4",
     "runge_kutta",
     "sde_dpm_solver_1",
