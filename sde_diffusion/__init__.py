@@ -4,7 +4,7 @@ schedule -> f, g, lambda          denoiser: one network, however it was trained
 solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
 """
 
-from . import adaptive, comparison, problems, solvers, times
+from . import adaptive, comparison, problems, solvers, times, transform
 from .brownian import BrownianPath
 from .certificates import Certificate, certify, certify_all
 from .comparison import Comparison, compare
@@ -95,4 +95,5 @@ __all__ = [
     "solvers",
     "times",
     "train",
+    "transform",
 ]

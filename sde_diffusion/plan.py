@@ -29,7 +29,7 @@ from .program import Program, compile_rows
 from .scalar import Scalar, log
 from .schedule import Schedule
 
-KINDS = ("denoise", "stage", "store", "end")
+KINDS = ("denoise", "given", "stage", "store", "end")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Row:
     """One state of a plan: where it lies, what it is made of, whether the denoiser is asked there.
 
     Attributes:
-        kind: "denoise" (a grid point, asked), "stage" (a trial point, asked), "store" (kept,
+        kind: "denoise" (a grid point, asked), "given" (a grid point whose output is known without
+            asking), "stage" (a trial point, asked), "store" (kept,
             not asked) or "end".
         t: the time at which the state lies.
         x, d, z: coefficients on earlier states, denoiser outputs and noises. Row 0 has none: it
@@ -54,6 +55,11 @@ class Row:
     def asks(self) -> bool:
         """Whether the denoiser is asked at this state."""
         return self.kind in ("denoise", "stage")
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether callbacks see this state."""
+        return self.kind in ("denoise", "given", "end")
 
     def terms(self) -> list[tuple[Symbol, Scalar]]:
         """((symbol, index), coefficient) of every term."""
@@ -127,7 +133,7 @@ class Plan:
     @cached_property
     def times(self) -> tuple[float, ...]:
         """Times of the grid: where the plan denoises (churn: the raised times), and its end."""
-        return tuple(number_of(row.t) for row in self.rows if row.kind in ("denoise", "end"))
+        return tuple(number_of(row.t) for row in self.rows if row.on_grid)
 
     @cached_property
     def asked_at(self) -> tuple[float, ...]:

@@ -110,7 +110,7 @@ def compile_rows(rows: Sequence[Row], noises: Sequence[tuple[float, float]]) -> 
                 tuple(adds),
                 calls if row.asks else -1,
                 output,
-                row.kind in ("denoise", "end"),
+                row.on_grid,
                 drop,
             )
         )

@@ -53,7 +53,8 @@ class Trajectory:
     Attributes:
         times: (steps + 1,), float64, noisy to clean.
         states: (steps + 1, batch, *event).
-        denoised: (steps, batch, *event), d = E[x_0 | x] at all grid points but the last.
+        denoised: (steps, batch, *event), d = E[x_0 | x] at all grid points but the last (and but
+            the first, where an analytic first step spares the call).
     """
 
     times: Tensor
@@ -248,7 +249,7 @@ def _differentiable(
                 if ("z", k) not in symbols:
                     symbols["z", k] = draw(torch.empty_like(start), *plan.noises[k])  # type: ignore[misc]
             x = sum(c * symbols[symbol] for symbol, c in row.terms())  # type: ignore[assignment]
-        x = symbols["x", i] = watch.at_state(i, row.kind in ("denoise", "end"), x)
+        x = symbols["x", i] = watch.at_state(i, row.on_grid, x)
         if row.asks:
             function, factor, _ = calls[outputs]
             d = function(x, None)

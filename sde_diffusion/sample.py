@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import transform
 from .adaptive import ADAPTIVE, FIXED_STEPS
 from .denoise import Denoiser
 from .form import number_of
@@ -40,6 +41,7 @@ def sample(
     device: torch.device | str | None = None,
     callback: Callback | None = None,
     progress: bool = False,
+    analytic_first_step: bool | float = False,
     **options: Any,
 ) -> Tensor:
     """Draw samples: x_T ~ N(0, sigma_T^2 I), then the solver from noisy to clean.
@@ -58,6 +60,8 @@ def sample(
         device: of the states; default: the network's.
         callback: called at every grid point of a plan (see `run.Point`).
         progress: show a progress bar (needs the extra "bench").
+        analytic_first_step: spare the first network call: True, or the variance of the data in
+            one coordinate (see `transform.analytic_first_step`).
         options: of the solver, e.g. eta=0.5 for "ddim", method="RK45" for "scipy".
 
     Returns:
@@ -90,13 +94,15 @@ def sample(
     )
     noise = noise_from(seed)
     x = starting_state(denoiser, tuple(shape), grid[0], noise, start, dtype, device)
+    spared = analytic_first_step is not False
     if method in ADAPTIVE.values():
         steps_given = steps is not None and options.get("method") not in FIXED_STEPS
         takes = inspect.signature(method).parameters
-        if callback is not None or steps_given or (progress and "progress" not in takes):
+        unheard = callback is not None or (progress and "progress" not in takes)
+        if steps_given or unheard or spared:
             raise ValueError(
-                f"{solver!r} chooses its own steps: leave out steps, callback and progress "
-                "(its accuracy is set by rtol and atol)"
+                f"{solver!r} chooses its own steps: leave out steps, callback, progress and "
+                "analytic_first_step (its accuracy is set by rtol and atol)"
             )
         common = {"noise": noise, "progress": progress}
         options |= {name: value for name, value in common.items() if name in takes}
@@ -110,6 +116,8 @@ def sample(
         raise TypeError(
             f"the solver returned {type(plan).__name__}, not a Plan (trace.end makes one)"
         )
+    if spared:
+        plan = transform.analytic_first_step(plan, schedule, float(analytic_first_step))
     return run(plan, denoiser, x, noise=noise, callback=callback, progress=progress)
 
 

@@ -23,10 +23,14 @@ from .edm import (
     edm_heun,
     euler_ancestral,
 )
+from .er_sde import er_sde
 from .euler_maruyama import euler_maruyama
 from .exponential_runge_kutta import hochbruck_ostermann, krogstad, res_2s, res_3s
 from .linear_multistep import ipndm, lms, pndm, velocity_adams
+from .restart import restart
+from .richardson import richardson
 from .runge_kutta import TABLEAUX, Tableau, euler, heun, midpoint, rk4, runge_kutta
+from .seeds import seeds
 from .solver import CLAIMS, PAPERS, SOLVERS, Claim, solver
 
 __all__ = [
@@ -54,6 +58,7 @@ __all__ = [
     "dpm_solver_pp_3s",
     "edm_euler",
     "edm_heun",
+    "er_sde",
     "euler",
     "euler_ancestral",
     "euler_maruyama",
@@ -66,6 +71,8 @@ __all__ = [
     "pndm",
     "res_2s",
     "res_3s",
+    "restart",
+    "richardson",
     "rk4",
     "runge_kutta",
     "sde_dpm_solver_1",
@@ -74,6 +81,7 @@ __all__ = [
     "sde_dpm_solver_pp_2m",
     "sde_dpm_solver_pp_2s",
     "sde_dpm_solver_pp_3m",
+    "seeds",
     "solver",
     "velocity_adams",
 ]
