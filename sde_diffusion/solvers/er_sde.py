@@ -62,7 +62,7 @@ def er_sde(
     schedule: Schedule,
     times: list[Scalar],
     order: int = 3,
-    phi: str | NoiseFunction = "er_sde_4",
+    phi: str | NoiseFunction = "er_sde_1",
     difference: str = "full",
 ) -> Plan:
     """ER-SDE-Solver-1, 2 and 3: D as a polynomial in rho through its last `order` values.
@@ -125,7 +125,7 @@ def _growth(excess: NoiseFunction, rho_t: Scalar, rho_s: Scalar) -> Scalar:
         raise ValueError(
             f"phi(rho)/rho goes from {float(above):.6g} at rho = {float(rho_t):.6g} to "
             f"{float(below):.6g} at {float(rho_s):.6g}: it must be positive and must not increase "
-            "towards the clean end, or the variance of a step is negative; try phi='er_sde_4'"
+            "towards the clean end, or the variance of a step is negative; try phi='er_sde_1'"
         )
     return growth if growth < 1 else 1.0
 

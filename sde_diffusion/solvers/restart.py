@@ -27,7 +27,6 @@ Interval = tuple[float, float, int, int | None]
     "Xu et al. 2023, arXiv:2306.14878",
     Claim(2),
     Claim(1, {"base": "ddim"}, point_exact=True),
-    Claim(3, {"base": "res_3s"}, point_exact=True),
 )
 def restart(
     schedule: Schedule,
