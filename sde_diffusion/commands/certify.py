@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..certificates import certify
-from ..comparison.entries import options_of, variants
+from ..certificates.table import table
+from ..comparison.entries import options_of
+from ..files import write_atomic
 from ..names import look_up
-from ..solvers import SOLVERS
+from ..solvers import CLAIMS, SOLVERS
 from .load import load
 
 
@@ -31,22 +34,44 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="KEY=VALUE",
         help="an option of the solver; may be repeated",
     )
+    option(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="write a table of all certificates in Markdown; without a solver only",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Certify, and print."""
+    """Certify, and print; 1 if a measurement falls below its claim."""
     if options.solver is None:
         if options.option:
             raise ValueError("--option belongs to one solver: name it (certify ddim --option ...)")
-        for entry in variants():
-            print(f"{certify(entry.solver, **dict(entry.options))}\n", flush=True)
-        return 0
+        return _run_all(options.table)
+    if options.table:
+        raise ValueError("--table is of all solvers: leave out the name")
     if ":" in options.solver:
         method = load(options.solver)
     else:
         method = look_up("solver", options.solver, SOLVERS)
     if not callable(method):
         raise ValueError(f"{options.solver} is no function to a Plan but {type(method).__name__}")
-    print(certify(method, **options_of(options.solver, method, options.option)))
-    return 0
+    found = certify(method, **options_of(options.solver, method, options.option))
+    print(found)
+    return bool(found.failures)
+
+
+def _run_all(path: Path | None) -> int:
+    found = []
+    for name, claims in CLAIMS.items():
+        for claim in claims:
+            found.append(certify(name, **claim.options))
+            print(f"{found[-1]}\n", flush=True)
+    if path:
+        write_atomic(path, table(found).encode())
+        print(f"The table: {path}")
+    failed = [certificate.name for certificate in found if certificate.failures]
+    below = ", ".join(failed) or "-"
+    print(f"{len(found)} certificates; below their claims: {below}")
+    return bool(failed)
