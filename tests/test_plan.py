@@ -95,7 +95,7 @@ def random_plans(draw):
     """Any table: old states and outputs reused at will, stages, stores, shared noises."""
     trace = Trace(1.0)
     states, outputs, noises = [trace.x], [], []
-    coefficient = st.floats(-2.0, 2.0)
+    coefficient = st.floats(-0.9, 0.9)  # so that no row loses its last state
     for i in range(draw(st.integers(1, 8))):
         pool = states + outputs + noises
         chosen = draw(st.lists(st.integers(0, len(pool) - 1), min_size=1, max_size=4, unique=True))

@@ -32,6 +32,7 @@ from .richardson import richardson
 from .runge_kutta import TABLEAUX, Tableau, euler, heun, midpoint, rk4, runge_kutta
 from .seeds import seeds
 from .solver import CLAIMS, PAPERS, SOLVERS, Claim, solver
+from .stochastic_runge_kutta import stochastic_heun, stochastic_midpoint
 
 __all__ = [
     "CLAIMS",
@@ -83,5 +84,7 @@ __all__ = [
     "sde_dpm_solver_pp_3m",
     "seeds",
     "solver",
+    "stochastic_heun",
+    "stochastic_midpoint",
     "velocity_adams",
 ]
