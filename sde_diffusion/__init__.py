@@ -10,6 +10,7 @@ from .certificates import Certificate, certify, certify_all
 from .comparison import Comparison, compare
 from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser
 from .form import Form
+from .inversion import invert, resume
 from .langevin import LANGEVIN, annealed_langevin, predictor_corrector
 from .networks import ResidualMLP
 from .noise import IndependentNoise, Noise, PerSampleNoise
@@ -83,11 +84,13 @@ __all__ = [
     "ddpm_scaled_linear",
     "ddpm_squared_cosine",
     "diffusion_loss",
+    "invert",
     "load_weights",
     "predictor_corrector",
     "preset",
     "problems",
     "record",
+    "resume",
     "run",
     "sample",
     "save_weights",

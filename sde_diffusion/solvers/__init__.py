@@ -4,6 +4,7 @@
 """
 
 from .adams import adams, deis
+from .belm import o_belm
 from .ddim import ddim, ddpm
 from .dpm import dpm_solver_1, dpm_solver_2, dpm_solver_2m, dpm_solver_3, dpm_solver_3m
 from .dpm_pp import dpm_solver_pp_2m, dpm_solver_pp_2s, dpm_solver_pp_3m, dpm_solver_pp_3s
@@ -69,6 +70,7 @@ __all__ = [
     "krogstad",
     "lms",
     "midpoint",
+    "o_belm",
     "pndm",
     "res_2s",
     "res_3s",

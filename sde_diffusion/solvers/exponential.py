@@ -202,9 +202,10 @@ def _along_time(
     prediction: str,
     tau: Scalar,
 ) -> tuple[Any, Any]:
-    """The same in y with time = s + (t - s) y^2, in which even sigma ~ sqrt(t) is smooth."""
+    """The same in y with y^2 = 0 at the cleaner end, in which even sigma ~ sqrt(t) is smooth."""
     y, w = torch.from_numpy(_Y), torch.from_numpy(_W)
-    times = s + (t - s) * y**2
+    clean, noisy = (s, t) if s < t else (t, s)  # a step of an inversion goes up
+    times = clean + (noisy - clean) * y**2
     (alpha, sigma), (alpha_dot, sigma_dot) = schedule(times), schedule.derivatives(times)
     pace = 2 * y * w * (sigma_dot * alpha - alpha_dot * sigma)  # of arctan-like motion
     if prediction == "noise":

@@ -59,6 +59,7 @@ class Claim:
 SOLVERS: dict[str, Callable[..., Plan]] = {}
 CLAIMS: dict[str, tuple[Claim, ...]] = {}
 PAPERS: dict[str, str] = {}
+_METHODS: dict[str, Callable[..., Plan]] = {}
 
 
 def solver(paper: str, *claims: Claim) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
@@ -89,28 +90,42 @@ def solver(paper: str, *claims: Claim) -> Callable[[Callable[..., Plan]], Callab
                     f"{name} needs a Schedule first, not {type(schedule).__name__}; "
                     f"write {name}(schedule, times)"
                 )
-            for option in options:
-                if option not in defaults:
-                    raise TypeError(unknown(f"option of {name}", option, defaults))
-            options = {**dict(zip(defaults, positional, strict=False)), **options}
-            options = {key: _number(value) for key, value in options.items()}
-            grid = check_grid(schedule, times)
-            try:
-                plan = method(schedule, grid, **options)
-            except ZeroDivisionError as error:
-                raise ValueError(_singular(name, schedule, grid)) from error
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-            chosen = {**defaults, **options}
-            text = ", ".join(f"{key}={_short(value)}" for key, value in chosen.items())
-            return made_for(plan, schedule, f"{name}({text})")
+            given = {**dict(zip(defaults, positional, strict=False)), **options}
+            return traced(name, schedule, check_grid(schedule, times), given)
 
         if name in SOLVERS:
             raise ValueError(f"there is a solver {name!r} already; give this one another name")
         SOLVERS[name], CLAIMS[name], PAPERS[name] = checked, claims, paper
+        _METHODS[name] = method
         return checked
 
     return enter
+
+
+def traced(
+    name: str, schedule: Schedule, grid: list[Scalar], options: Mapping[str, Any], prefix: str = ""
+) -> Plan:
+    """A solver's plan on a grid that is checked: noisier to cleaner, or for `invert` the other way.
+
+    Raises:
+        TypeError: for an unknown option.
+        ValueError: what the method refuses; a grid on which it divides by zero.
+    """
+    method = _METHODS[name]
+    defaults = _options(method)
+    for option in options:
+        if option not in defaults:
+            raise TypeError(unknown(f"option of {name}", option, defaults))
+    options = {key: _number(value) for key, value in options.items()}
+    try:
+        plan = method(schedule, grid, **options)
+    except ZeroDivisionError as error:
+        raise ValueError(_singular(name, schedule, grid)) from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    chosen = {**defaults, **options}
+    text = ", ".join(f"{key}={_short(value)}" for key, value in chosen.items())
+    return made_for(plan, schedule, f"{prefix}{name}({text})")
 
 
 def made_for(plan: Plan, schedule: Schedule, name: str) -> Plan:
