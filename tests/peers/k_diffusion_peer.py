@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 import types
 from pathlib import Path
@@ -50,7 +51,7 @@ def table(name: str, sigmas: Tensor, path: bool = False, **options: Any) -> Tabl
             them; otherwise independent.
     """
     probe, function = Probe(), getattr(sampling, f"sample_{name}")
-    if "noise_sampler" in function.__code__.co_varnames:
+    if "noise_sampler" in inspect.signature(function).parameters:
         options["noise_sampler"] = probe.draw if path else lambda *_: probe.draw()
     with patched("_k_diffusion.sampling", torch=_Torch(probe)):
         end = function(probe.answer, probe.start, sigmas, disable=True, **options)
