@@ -193,6 +193,7 @@ def dpm_solver_2m(
     Claim(3, warm_up=2, point_exact=True, exact=("noise", "lambda", 3)),
     Claim(3, {"start": "full"}, point_exact=True, exact=("noise", "lambda", 3)),
     Claim(2, {"difference": "shipped"}, point_exact=True, exact=("noise", "lambda", 2)),
+    Claim(2, {"difference": "diffusers"}, point_exact=True),
 )
 def dpm_solver_3m(
     schedule: Schedule,
@@ -212,7 +213,8 @@ def dpm_solver_3m(
     Args:
         schedule: alpha_t, sigma_t.
         times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end.
-        difference: "corrected" (order 3) or "shipped" (order 2).
+        difference: "corrected" (order 3), "shipped" (order 2), or "diffusers", which takes the
+            second step by the midpoint besides (order 2).
         start, lower_last: as for `adams`.
 
     Raises:

@@ -120,6 +120,7 @@ def dpm_solver_pp_2m(
     Claim(3, warm_up=2, point_exact=True, exact=("data", "lambda", 3)),
     Claim(3, {"start": "full"}, point_exact=True, exact=("data", "lambda", 3)),
     Claim(2, {"difference": "shipped"}, point_exact=True, exact=("data", "lambda", 2)),
+    Claim(2, {"difference": "diffusers"}, point_exact=True),
 )
 def dpm_solver_pp_3m(
     schedule: Schedule,
@@ -143,7 +144,8 @@ def dpm_solver_pp_3m(
     Args:
         schedule: alpha_t, sigma_t.
         times: noisy to clean; the end may have sigma = 0, the start alpha = 0.
-        difference: "corrected" (order 3) or "shipped" (order 2).
+        difference: "corrected" (order 3), "shipped" (order 2), or "diffusers", which takes the
+            second step by the midpoint besides (order 2).
         start, lower_last: as for `adams`.
 
     Raises:

@@ -98,6 +98,7 @@ def sde_dpm_solver_pp_2m(
     "Lu et al. 2022, arXiv:2211.01095",
     Claim(2, point_exact=True, strong=1.0),
     Claim(2, {"difference": "shipped"}, point_exact=True, strong=1.0),
+    Claim(1, {"difference": "diffusers"}, point_exact=True),  # no strong order: see `rows`
 )
 def sde_dpm_solver_pp_3m(
     schedule: Schedule,
@@ -117,7 +118,8 @@ def sde_dpm_solver_pp_3m(
         schedule: alpha_t, sigma_t.
         times: noisy to clean; the end may have sigma = 0, the start alpha = 0.
         eta: stochasticity, >= 0; see the module.
-        difference: "corrected" or "shipped".
+        difference: "corrected" (order 3), "shipped" (order 2) or "diffusers" (order 1: a wrong
+            sign besides; see `rows`).
         lower_last: end with steps of orders 2 and 1.
 
     Raises:

@@ -8,8 +8,9 @@ output), an output is linear in lambda with slope (output_1 - output_0)/r per st
     midpoint   the line is taken at the middle of the step: total * [output_0 + slope/2]
     bh1        total * output_0 + B slope/2, B = alpha_s h (data), -sigma_s h (noise)
     shipped    three nodes: the parabola's second difference counts half
+    diffusers  the same, with `midpoint` for two nodes and a slip of its own where there is noise
 
-All but the last agree to O(h^3) in a step, enough for order 2; `heun` is `weights` itself. With
+The first three agree to O(h^3) in a step, enough for order 2; `heun` is `weights` itself. With
 one node, or an infinite h, all are the first-order step.
 """
 
@@ -86,8 +87,40 @@ def shipped(
     return exact._replace(outputs=[e - half * (e - flat) for e, flat in pairs])
 
 
+def diffusers(
+    schedule: Schedule,
+    t: Scalar,
+    s: Scalar,
+    nodes: Sequence[Scalar],
+    prediction: str,
+    variable: str = "lambda",
+    tau: Scalar = 0.0,
+) -> Weights:
+    """3M as diffusers ships it: `midpoint` with two outputs, `shipped` with three.
+
+    With noise its weight of D2 is alpha_s (bracket - 1/2) where alpha_s (bracket + 1/2) is right
+    (the integral of the parabola): weak order 1 on even steps. It does not converge on one path,
+    where D2 is of size h^(1/2), nor on steps that alternate in length.
+    """
+    if len(nodes) == 2:
+        return midpoint(schedule, t, s, nodes, prediction, variable, tau)
+    w = shipped(schedule, t, s, nodes, prediction, variable, tau)
+    if not tau or len(nodes) != 3 or not w.outputs[2]:
+        return w
+    h = schedule.half_log_snr(s) - schedule.half_log_snr(t)
+    at = [schedule.half_log_snr(node) for node in nodes]
+    slip = schedule.alpha(s) * h**2
+    for j, k, m in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        w.outputs[j] = w.outputs[j] - slip / ((at[j] - at[k]) * (at[j] - at[m]))
+    return w
+
+
 SOLVER_TYPES: dict[str, Row] = {"midpoint": midpoint, "heun": weights}
-DIFFERENCES: dict[str, Row] = {"corrected": weights, "shipped": shipped}
+DIFFERENCES: dict[str, Row] = {
+    "corrected": weights,
+    "shipped": shipped,
+    "diffusers": diffusers,
+}
 
 
 def _half_slope(
