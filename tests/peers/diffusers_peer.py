@@ -50,7 +50,8 @@ def as_epsilon(made: Any, x: torch.Tensor, label: Any, d: torch.Tensor) -> torch
         made._init_step_index(label)
     sigma = made.sigmas[made.step_index]
     if hasattr(made, "sigmas_interpol") and not made.state_in_first_order:
-        sigma = made.sigmas_interpol[made.step_index]
+        later = "Ancestral" in type(made).__name__  # its list of middles lags by one
+        sigma = made.sigmas_interpol[made.step_index - later]
     return (x - d) / sigma
 
 
@@ -58,6 +59,22 @@ def as_vp_epsilon(made: Any, x: torch.Tensor, label: Any, d: torch.Tensor) -> to
     """The network predicts noise, states variance-preserving, level of the timestep."""
     bar = made.alphas_cumprod[int(label)]
     return (x - bar.sqrt() * d) / (1 - bar).sqrt()
+
+
+def as_flow(made: Any, x: torch.Tensor, label: Any, d: torch.Tensor) -> torch.Tensor:
+    """The network predicts eps - D on the line of flow matching."""
+    if made.step_index is None:
+        made._init_step_index(label)
+    return (x - d) / made.sigmas[made.step_index]
+
+
+def as_edm(made: Any, x: torch.Tensor, label: Any, d: torch.Tensor) -> torch.Tensor:
+    """The network is preconditioned as in EDM."""
+    if made.step_index is None:
+        made._init_step_index(label)
+    sigma, data = made.sigmas[made.step_index], made.config.sigma_data
+    total = sigma**2 + data**2
+    return (d - data**2 / total * x) / (sigma * data / total.sqrt())
 
 
 def table(

@@ -43,6 +43,7 @@ PAIRS = [
     pair("Euler", "euler", {"variable": "rho"}),
     pair("Heun", "heun", {"variable": "rho"}),
     pair("Ito", "ddim", eta=0.0),
+    *(pair("Ito", "sde_dpm_solver_1", {"eta": eta**2}, eta=eta) for eta in (0.5, 1.0)),
     *(adams("xEAB", n, "data", "lambda") for n in (1, 2, 3, 4)),
     *(adams("zEAB", n, "noise", "lambda") for n in (1, 2, 3, 4)),
     *(adams("zAB", n, "noise", "rho") for n in (1, 2, 3, 4)),

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import diffusers_peer as peer
-from diffusers_peer import as_epsilon, as_sample
+from diffusers_peer import as_edm, as_epsilon, as_flow, as_sample, as_vp_epsilon
 from parity import Pair, written
 from probe import difference
 
@@ -34,6 +34,17 @@ def at_sigmas(made: Any) -> tuple[Any, Any]:
 def at_sigmas_ve(made: Any) -> tuple[Any, Any]:
     """Its noise levels, alpha = 1."""
     return sd.EDM(1e-3, 200.0), levels(made)
+
+
+def at_flow(made: Any) -> tuple[Any, Any]:
+    """The times of flow matching."""
+    return sd.FlowMatching(), levels(made)
+
+
+def at_pndm(made: Any) -> tuple[Any, Any]:
+    """Integer timesteps, then timestep 0, as with set_alpha_to_one=False."""
+    labels = [*(int(k) for k in made._timesteps[::-1]), 0]
+    return VP, sd.times.from_timesteps(VP, labels)[:-1]
 
 
 def levels(made: Any) -> list[float]:
@@ -71,6 +82,39 @@ def ve(theirs: str, ours: str, options: dict[str, Any] | None = None, **more: An
 def deis(order: int, steps: int) -> Pair:
     options = {"order": order, "prediction": "noise", "lower_last": steps < 15}
     return pair("DEISMultistep", "adams", options, steps=steps, solver_order=order)
+
+
+MULTISTEP_1 = {
+    "dpmsolver++": "ddim",
+    "dpmsolver": "dpm_solver_1",
+    "sde-dpmsolver++": "sde_dpm_solver_pp_1",
+    "sde-dpmsolver": "sde_dpm_solver_1",
+}
+MULTISTEP_2 = {
+    "dpmsolver++": "dpm_solver_pp_2m",
+    "dpmsolver": "dpm_solver_2m",
+    "sde-dpmsolver++": "sde_dpm_solver_pp_2m",
+    "sde-dpmsolver": "sde_dpm_solver_2m",
+}
+MULTISTEP_3 = {
+    "dpmsolver++": "dpm_solver_pp_3m",
+    "dpmsolver": "dpm_solver_3m",
+    "sde-dpmsolver++": "sde_dpm_solver_pp_3m",
+}
+END = {kind: "zero" if kind.endswith("++") else "sigma_min" for kind in MULTISTEP_1}
+
+
+def multistep(kind: str, ours: str, steps: int, option: str, value: str, **config: Any) -> Pair:
+    return pair(
+        "DPMSolverMultistep",
+        ours,
+        {option: value, "lower_last": steps < 15},
+        steps=steps,
+        algorithm_type=kind,
+        final_sigmas_type=END[kind],
+        rounding=1e-3,  # the noise is a difference of nearly equal numbers
+        **config,
+    )
 
 
 SPACINGS = ("linspace", "leading", "trailing")
@@ -111,4 +155,46 @@ PAIRS = [
         for s in SPACINGS
     ),
     pair("DPMSolverMultistep", "dpm_solver_pp_2m", use_karras_sigmas=True),
+    *(
+        multistep(kind, ours, steps, "solver_type", s, solver_type=s)
+        for kind, ours in MULTISTEP_2.items()
+        for s in ("midpoint", "heun")
+        for steps in (10, 20)
+    ),
+    *(
+        multistep(kind, ours, steps, "difference", "diffusers", solver_order=3)
+        for kind, ours in MULTISTEP_3.items()
+        for steps in (10, 20)
+    ),
+    *(
+        pair(
+            "DPMSolverMultistep",
+            ours,
+            algorithm_type=kind,
+            solver_order=1,
+            final_sigmas_type=END[kind],
+            rounding=1e-3,
+        )
+        for kind, ours in MULTISTEP_1.items()
+    ),
+    ve("KDPM2Discrete", "dpm_2", answer=as_epsilon),
+    ve("KDPM2AncestralDiscrete", "dpm_2_ancestral", answer=as_epsilon, rounding=2e-3),
+    ve("EulerAncestralDiscrete", "euler_ancestral", answer=as_epsilon, rounding=2e-3),
+    ve("LMSDiscrete", "lms"),
+    pair("PNDM", "pndm", grid=at_pndm, answer=as_vp_epsilon, steps_offset=1, rounding=2e-4),
+    pair("FlowMatchEulerDiscrete", "euler", grid=at_flow, answer=as_flow),
+    pair("FlowMatchHeunDiscrete", "heun", grid=at_flow, answer=as_flow),
+    ve("EDMEuler", "ddim", answer=as_edm),
+    *(
+        ve(
+            "EDMDPMSolverMultistep",
+            f"dpm_solver_pp_{n}m",
+            {"lower_last": steps < 15, **({"difference": "diffusers"} if n == 3 else {})},
+            answer=as_edm,
+            steps=steps,
+            solver_order=n,
+        )
+        for n in (2, 3)
+        for steps in (10, 20)
+    ),
 ]

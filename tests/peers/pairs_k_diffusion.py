@@ -10,8 +10,8 @@ from probe import difference
 
 import sde_diffusion as sd
 
-EDM = sd.EDM()
-SIGMAS = sd.times.karras(sd.EDM(sigma_min=0.01), 9)
+EDM = sd.EDM(sigma_max=80.0 * 2**0.5)  # churn rises above the first level
+SIGMAS = sd.times.karras(sd.EDM(sigma_min=0.01, sigma_max=80.0), 9)
 ABOVE_ZERO = SIGMAS[:-1]
 
 
@@ -41,4 +41,30 @@ PAIRS = [
     *(pair("lms", "deis", {"order": n, "variable": "rho"}, order=n) for n in (1, 2, 3, 4)),
     pair("dpmpp_2m", "dpm_solver_pp_2m"),
     pair("dpmpp_2m", "dpm_solver_pp_2m", sigmas=ABOVE_ZERO),
+    pair("lms", "lms"),
+    *(
+        pair(theirs, ours, {"s_churn": churn, "s_noise": 1.003}, s_churn=churn, s_noise=1.003)
+        for theirs, ours in (("euler", "edm_euler"), ("heun", "edm_heun"), ("dpm_2", "dpm_2"))
+        for churn in (0.0, 3.0, 40.0)
+    ),
+    *(
+        pair(theirs, ours, {"eta": eta}, eta=eta)
+        for theirs, ours in (
+            ("euler_ancestral", "euler_ancestral"),
+            ("dpm_2_ancestral", "dpm_2_ancestral"),
+            ("dpmpp_2s_ancestral", "dpm_solver_pp_2s_ancestral"),
+        )
+        for eta in (0.5, 1.0)
+    ),
+    *(
+        pair("dpmpp_2m_sde", "sde_dpm_solver_pp_2m", {**kind, "eta": eta}, **kind, eta=eta)
+        for kind in ({"solver_type": "midpoint"}, {"solver_type": "heun"})
+        for eta in (0.0, 0.5, 1.0)
+    ),
+    *(
+        pair("dpmpp_3m_sde", "sde_dpm_solver_pp_3m", {"difference": "shipped", "eta": eta}, eta=eta)
+        for eta in (0.0, 0.5, 1.0)
+    ),
+    pair("dpmpp_2s_ancestral", "dpm_solver_pp_2s", eta=0.0),
+    pair("dpmpp_sde", "dpm_solver_pp_2s", eta=0.0),
 ]
