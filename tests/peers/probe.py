@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sde_diffusion import Plan, Row
+
 MOST = 96  # network outputs, and draws, that one probe may meet
 
 
@@ -87,6 +89,29 @@ class Probe:
         e = torch.zeros(1, 1, 1 + 2 * MOST, 1, dtype=self.dtype)
         e[0, 0, i, 0] = 1.0
         return e
+
+
+def as_plan(table: Table, times: list[float]) -> Plan:
+    """A peer's table as a plan, so that its order can be measured like that of ours.
+
+    Args:
+        times: of every state in the table; draws are combined so that they are independent.
+    """
+    n = len(times) - 1
+    noise = table.noise @ torch.linalg.cholesky(table.overlap)
+    rows = [Row("store", times[0])]
+    for i, t in enumerate(times):
+        kind = "end" if i == n else "denoise"
+        rows.append(
+            Row(
+                kind,
+                t,
+                {0: float(table.states[i, 0])},
+                {j: float(table.states[i, 1 + j]) for j in range(i)},
+                {k: float(c) for k, c in enumerate(noise[i])},
+            )
+        )
+    return Plan(tuple(rows), tuple((times[0], times[-1]) for _ in range(noise.shape[1])))
 
 
 def _correlation(
