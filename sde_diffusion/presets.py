@@ -190,11 +190,9 @@ def _diffusers() -> list[Preset]:
         entry("Heun", "heun", _interpolated, f"HeunDiscreteScheduler. {_EXACT}", variable="rho"),
         entry(
             "LMS",
-            "deis",
+            "lms",
             _interpolated,
             f"LMSDiscreteScheduler, order 4. {_EXACT}",
-            order=4,
-            variable="rho",
         ),
         entry(
             "DPM++ 2M",
@@ -207,6 +205,48 @@ def _diffusers() -> list[Preset]:
             "dpm_solver_pp_2m",
             karras,
             f"DPMSolverMultistepScheduler(use_karras_sigmas=True). {_ROUNDED_LABELS}",
+        ),
+        entry(
+            "DPM++ 3M",
+            "dpm_solver_pp_3m",
+            _rounded,
+            "DPMSolverMultistepScheduler(solver_order=3): its second difference counts half, so "
+            f"its order is 2; below 15 steps the last two have orders 2 and 1. {_ROUNDED_TIMES}",
+            difference="diffusers",
+            lower_last=_below_15,
+        ),
+        *(
+            entry(
+                f"DPM++ 2M SDE{title}",
+                "sde_dpm_solver_pp_2m",
+                grid,
+                "DPMSolverMultistepScheduler(algorithm_type='sde-dpmsolver++'"
+                f"{', use_karras_sigmas=True' if title else ''}). {note}",
+            )
+            for title, grid, note in (
+                ("", _rounded, _ROUNDED_TIMES),
+                (" Karras", karras, _ROUNDED_LABELS),
+            )
+        ),
+        entry(
+            "DPM++ 3M SDE",
+            "sde_dpm_solver_pp_3m",
+            _rounded,
+            "DPMSolverMultistepScheduler(algorithm_type='sde-dpmsolver++', solver_order=3): a "
+            "wrong sign leaves it with weak order 1 on even steps, and it does not converge on "
+            "steps that alternate in length. For comparison only.",
+            difference="diffusers",
+            lower_last=_below_15,
+        ),
+        entry("DPM2", "dpm_2", _interpolated, f"KDPM2DiscreteScheduler. {_EXACT}"),
+        entry("DPM2 a", "dpm_2_ancestral", _interpolated, "KDPM2AncestralDiscreteScheduler."),
+        entry(
+            "PNDM",
+            "pndm",
+            _stable_diffusion,
+            "PNDMScheduler(steps_offset=1): four calls in each of the first three steps; weights "
+            "of even steps on uneven ones, so its order is 2. The result keeps the noise of "
+            "timestep 0. The variant skip_prk_steps=True has no preset.",
         ),
         entry(
             "DEIS",
@@ -241,8 +281,18 @@ def _k_diffusion() -> list[Preset]:
         entry("euler", "ddim", _EXACT),
         entry("euler_ancestral", "ddim", "eta = 1. " + _EXACT, eta=1.0),
         entry("heun", "heun", _EXACT, variable="rho"),
-        entry("lms", "deis", "Order 4. " + _EXACT, order=4, variable="rho"),
+        entry("lms", "lms", "Order 4. " + _EXACT),
+        entry("dpm_2", "dpm_2", _EXACT),
+        entry("dpm_2_ancestral", "dpm_2_ancestral", "eta = 1. " + _EXACT),
+        entry("dpmpp_2s_ancestral", "dpm_solver_pp_2s_ancestral", "eta = 1. " + _EXACT),
         entry("dpmpp_2m", "dpm_solver_pp_2m", _EXACT),
+        entry("dpmpp_2m_sde", "sde_dpm_solver_pp_2m", "eta = 1, midpoint. " + _EXACT),
+        entry(
+            "dpmpp_3m_sde",
+            "sde_dpm_solver_pp_3m",
+            "eta = 1. Its second difference counts half.",
+            difference="shipped",
+        ),
     ]
 
 

@@ -118,8 +118,8 @@ def sde_dpm_solver_pp_3m(
         schedule: alpha_t, sigma_t.
         times: noisy to clean; the end may have sigma = 0, the start alpha = 0.
         eta: stochasticity, >= 0; see the module.
-        difference: "corrected" (order 3), "shipped" (order 2) or "diffusers" (order 1: a wrong
-            sign besides; see `rows`).
+        difference: "corrected", "shipped" (both of weak order 2) or "diffusers" (weak order 1: a
+            wrong sign besides; see `rows`).
         lower_last: end with steps of orders 2 and 1.
 
     Raises:

@@ -8,6 +8,7 @@ itself works with at that call; what it is *told* of the time is kept apart, in 
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,7 +28,7 @@ CLEAN = {"clip_sample": False, "thresholding": False}  # clipping is not affine
 def scheduler(name: str, **config: Any) -> Any:
     """A scheduler without clipping; linear betas, 1,000 timesteps."""
     kind = getattr(diffusers, f"{name}Scheduler")
-    known = kind.__init__.__code__.co_varnames
+    known = inspect.signature(kind.__init__).parameters
     clean = {key: value for key, value in CLEAN.items() if key in known}
     return kind(**clean, **config)
 
