@@ -138,3 +138,15 @@ def test_bad_options_are_refused(options, words):
 def test_more_orders_than_steps_are_refused():
     with pytest.raises(ValueError, match="needs at least 4 steps, and the grid has 2"):
         ipndm(sd.VPLinear(), [1.0, 0.9, 0.7])
+
+
+def test_shipped_weights_of_order_four_on_even_steps():
+    """(57, -65, 43, -11)/24 where Adams-Bashforth has (55, -59, 37, -9)/24."""
+    grid = [10.0, 9.0, 8.0, 7.0, 6.0]  # rho = t, h = -1
+    matrix = ipndm(sd.EDM(), grid, coefficients="shipped").matrix()
+    eps = matrix[:4].clone()  # (x_t - d)/t
+    for i, t in enumerate(grid[:4]):
+        eps[i, 1 + i] -= 1
+        eps[i] /= t
+    b = torch.tensor([-11.0, 43.0, -65.0, 57.0], dtype=torch.float64) / 24  # oldest first
+    torch.testing.assert_close(matrix[4], matrix[3] - b @ eps)
