@@ -71,6 +71,14 @@ def acos(x: Scalar) -> Scalar:
     return torch.acos(x) if isinstance(x, Tensor) else math.acos(x)
 
 
+def atan2(y: Scalar, x: Scalar) -> Scalar:
+    """The angle of the point (x, y), in [0, pi/2] for x, y >= 0."""
+    if isinstance(x, Tensor) or isinstance(y, Tensor):
+        pair = (torch.as_tensor(v, dtype=torch.float64) for v in (y, x))
+        return torch.atan2(*pair)
+    return math.atan2(y, x)
+
+
 def asinh(x: Scalar) -> Scalar:
     """Inverse hyperbolic sine."""
     return torch.asinh(x) if isinstance(x, Tensor) else math.asinh(x)

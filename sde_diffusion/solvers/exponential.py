@@ -8,14 +8,16 @@ the reverse SDE), h = lambda_s - lambda_t and z standard normal,
     x_s = (alpha_s/alpha_t) x_t - alpha_s k int eps d(-rho)
           + sigma_s tau sqrt(e^{2h} - 1) z
     x_s = ((alpha_s + sigma_s)/(alpha_t + sigma_t)) x_t + (alpha_s + sigma_s) int v d phi
+    x_s = (r_s/r_t) x_t + r_s int w d theta
 
-where D = E[x_0 | x], eps = (x - alpha D)/sigma, v = eps - D, rho = sigma/alpha and phi = sigma /
-(alpha + sigma), the time of flow matching (the last line for tau = 0). Lu et al. 2022,
+where D = E[x_0 | x], eps = (x - alpha D)/sigma, v = eps - D, rho = sigma/alpha, phi = sigma /
+(alpha + sigma), the time of flow matching, theta = arctan(sigma/alpha), r = hypot(alpha, sigma)
+and w = cos(theta) eps - sin(theta) D (the last two lines for tau = 0). Lu et al. 2022,
 arXiv:2211.01095, proposition 4.1; Xue et al., "SA-Solver", 2023, arXiv:2309.05019, proposition
 4.2; Gonzalez et al., "SEEDS", 2023, arXiv:2305.14267; Lipman et al. 2023, arXiv:2210.02747.
 
 A method replaces the output under the integral by its Lagrange interpolant through some nodes, as
-a polynomial in lambda, rho, phi or t, and integrates it: `weights`. Past grid points as nodes give
+a polynomial in lambda, rho, phi, theta or t, and integrates it: `weights`. Past grid points as nodes give
 the Adams-Bashforth methods, s among them the correctors, points inside the step Runge-Kutta.
 """
 
@@ -31,8 +33,10 @@ from torch import Tensor
 
 from ..form import Form, number_of
 from ..names import look_up
-from ..scalar import Scalar, exp, expm1, ratio, sqrt
+from ..scalar import Scalar, atan2, exp, expm1, ratio, sqrt
 from ..schedule import Schedule
+
+_MOVING = ("velocity", "angular")  # outputs that are a derivative of a rescaled state
 
 _POINTS, _POINT_WEIGHTS = np.polynomial.legendre.leggauss(32)
 _Y, _W = (_POINTS + 1) / 2, _POINT_WEIGHTS / 2  # on [0, 1]
@@ -54,11 +58,13 @@ class Weights(NamedTuple):
 
 
 def output(schedule: Schedule, x: Form, d: Form, t: Scalar, prediction: str) -> Form:
-    """What a method interpolates: D ("data"), eps ("noise") or v = eps - D ("velocity")."""
+    """What a method interpolates: D ("data"), eps ("noise"), v ("velocity") or w ("angular")."""
     if prediction == "data":
         return d
     alpha_t, sigma_t = schedule(t)
     eps = (x - alpha_t * d) / sigma_t
+    if prediction == "angular":
+        return (alpha_t * eps - sigma_t * d) / sqrt(alpha_t**2 + sigma_t**2)
     return eps if prediction == "noise" else eps - d
 
 
@@ -81,17 +87,19 @@ def weights(
         schedule: alpha_t, sigma_t.
         t, s: the step, noisier to cleaner.
         nodes: the times of the outputs; the first is t for an explicit step.
-        prediction: "data", "noise" or "velocity".
-        variable: in which the interpolant is a polynomial: "lambda", "rho", "phi" or "t".
-        tau: stochasticity, >= 0; 0 for "velocity".
+        prediction: "data", "noise", "velocity" or "angular".
+        variable: in which the interpolant is a polynomial: "lambda", "rho", "phi", "angle", "t".
+        tau: stochasticity, >= 0; 0 for "velocity" and "angular".
 
     Raises:
         ValueError: for an unknown prediction or variable; tau < 0; tau with velocity.
     """
-    look_up("prediction", prediction, {"data": 0, "noise": 0, "velocity": 0})
-    look_up("variable", variable, {"lambda": 0, "rho": 0, "phi": 0, "t": 0})
-    if tau < 0 or (tau and prediction == "velocity"):
-        raise ValueError(f"tau = {tau} with {prediction} prediction: tau >= 0, and 0 for velocity")
+    look_up("prediction", prediction, {"data": 0, "noise": 0, "velocity": 0, "angular": 0})
+    look_up("variable", variable, {"lambda": 0, "rho": 0, "phi": 0, "angle": 0, "t": 0})
+    if tau < 0 or (tau and prediction in _MOVING):
+        raise ValueError(
+            f"tau = {tau} with {prediction} prediction: tau >= 0, and 0 for velocity and angular"
+        )
     x, total, z = _first_order(schedule, t, s, prediction, tau)
     if len(nodes) == 1:
         return Weights(x, [total], z)
@@ -114,6 +122,9 @@ def _first_order(
         rho_t, rho_s = schedule.rho(t), schedule.rho(s)
         z = alpha_s * tau * sqrt(rho_t**2 - rho_s**2) if tau else 0.0
         return alpha_s / alpha_t, alpha_s * k * (rho_s - rho_t), z
+    if prediction == "angular":
+        size, size_t = sqrt(alpha_s**2 + sigma_s**2), sqrt(alpha_t**2 + sigma_t**2)
+        return size / size_t, size * (atan2(sigma_s, alpha_s) - atan2(sigma_t, alpha_t)), 0.0
     size = alpha_s + sigma_s
     move = sigma_s / size - sigma_t / (alpha_t + sigma_t)
     return size / (alpha_t + sigma_t), size * move, 0.0
@@ -134,7 +145,7 @@ def _shares(
     open_t, open_s = bool(lambda_t == -math.inf), bool(lambda_s == math.inf)
     if open_s and (prediction == "data" or variable == "lambda"):
         return alone
-    if open_t and (prediction != "velocity" or variable in ("lambda", "rho")):
+    if open_t and (prediction not in _MOVING or variable in ("lambda", "rho")):
         return alone
     places = [_place(schedule, node, variable) for node in nodes]
     usable = [j for j, u in enumerate(places) if math.isfinite(number_of(u))]
@@ -163,6 +174,8 @@ def _place(schedule: Schedule, t: Scalar, variable: str) -> Scalar:
     if variable == "lambda":
         return schedule.half_log_snr(t)
     alpha_t, sigma_t = schedule(t)
+    if variable == "angle":
+        return atan2(sigma_t, alpha_t)
     return ratio(sigma_t, alpha_t) if variable == "rho" else sigma_t / (alpha_t + sigma_t)
 
 
@@ -175,23 +188,38 @@ def _along_lambda(
     back = (1 - y) * h  # lambda_s - l
     rho = xp.exp(back)  # relative to rho_s, which scales out
     at = lambda_s - back
-    u = {"lambda": at, "rho": xp.exp(-at), "phi": 1 / (1 + xp.exp(at))}[variable]
+    u = {
+        "lambda": at,
+        "rho": xp.exp(-at),
+        "phi": 1 / (1 + xp.exp(at)),
+        "angle": xp.arctan(xp.exp(-at)),
+    }[variable]
     if prediction == "data":
         return u, w * xp.exp(-(1 + tau**2) * back)
+    if prediction == "angular":
+        return u, w / (xp.exp(at) + xp.exp(-at))
     return u, w * (rho if prediction == "noise" else 1 / (2 + xp.exp(at) + xp.exp(-at)))
 
 
 def _along_noise(
     schedule: Schedule, t: Scalar, s: Scalar, prediction: str, variable: str
 ) -> tuple[Any, Any]:
-    """The same in rho (noise) or phi (velocity), which stay finite where lambda is not."""
-    name = "rho" if prediction == "noise" else "phi"
+    """The same in rho (noise), phi or the angle, which stay finite where lambda is not."""
+    name = {"noise": "rho", "velocity": "phi", "angular": "angle"}[prediction]
     a, b = _place(schedule, t, name), _place(schedule, s, name)
-    _, y, w = _arrays(a, b)
+    xp, y, w = _arrays(a, b)
     u = a + (b - a) * y
-    if variable != name:
-        u = u / (1 + u) if variable == "phi" else u / (1 - u)
-    return u, w
+    if variable == name:
+        return u, w
+    # Signal and noise scales of a schedule that has this variable for its time.
+    alpha, sigma = {
+        "rho": lambda: (1.0 + 0 * u, u),
+        "phi": lambda: (1 - u, u),
+        "angle": lambda: (xp.cos(u), xp.sin(u)),
+    }[name]()
+    if variable == "angle":
+        return xp.arctan2(sigma, alpha), w
+    return sigma / (alpha + sigma if variable == "phi" else alpha), w
 
 
 def _along_time(
@@ -212,6 +240,8 @@ def _along_time(
         measure = pace / alpha**2
     elif prediction == "velocity":
         measure = pace / (alpha + sigma) ** 2
+    elif prediction == "angular":
+        measure = pace / (alpha**2 + sigma**2)
     else:
         back = lambda_s - schedule.half_log_snr(times)
         measure = pace / (alpha * sigma) * exp(-(1 + tau**2) * back)
