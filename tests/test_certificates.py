@@ -103,7 +103,10 @@ def test_uneven_steps_show_coefficients_of_even_ones():
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize(
     ("prediction", "variable"),
-    [("data", "lambda"), ("noise", "rho"), ("noise", "t"), ("velocity", "phi"), ("data", "phi")],
+    [
+        *(("data", "lambda"), ("noise", "rho"), ("noise", "t"), ("velocity", "phi")),
+        *(("data", "phi"), ("angular", "angle")),
+    ],
 )
 def test_exactness_finds_the_polynomials_of_the_family(order, prediction, variable):
     for schedule in (VP, sd.EDM(), sd.FlowMatching()):

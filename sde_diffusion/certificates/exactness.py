@@ -22,7 +22,7 @@ from ..form import number_of
 from ..plan import Plan
 from ..schedule import Schedule
 
-VARIABLES = ("lambda", "rho", "phi", "t")
+VARIABLES = ("lambda", "rho", "phi", "angle", "t")
 _TOLERANCE = 1e-9
 _HIGHEST = 8
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(40)
@@ -50,7 +50,7 @@ def exactness(plan: Plan, schedule: Schedule, warm_up: int = 0) -> Exactness | N
     """
     best: Exactness | None = None
     for tau in (0.0, *((1.0, *_taus(plan, schedule)) if plan.stochastic else ())):
-        for prediction in ("data", "noise") if tau else ("data", "noise", "velocity"):
+        for prediction in ("data", "noise", *(() if tau else ("velocity", "angular"))):
             for variable in VARIABLES:
                 q = degree(plan, schedule, prediction, variable, tau, warm_up)
                 if q > (best.q if best else 0):
@@ -95,6 +95,7 @@ def _exact(
         "data": k * torch.exp(k * along),
         "noise": -k * torch.exp(-along),
         "velocity": -1 / (2 + torch.exp(along) + torch.exp(-along)),
+        "angular": -1 / (torch.exp(along) + torch.exp(-along)),
     }[prediction]
     measure = torch.from_numpy(_WEIGHTS / 2) * (lambdas[:, None] - lambdas[:1])
     integral = 0.7 + (measure * density * power(along)).sum(1)
@@ -108,6 +109,10 @@ def _exact(
         elif prediction == "noise":
             x = alpha_t * total
             d = (x - sigma_t * value) / alpha_t
+        elif prediction == "angular":
+            r = math.hypot(alpha_t, sigma_t)
+            x = r * total
+            d = (alpha_t * x - sigma_t * r * value) / r**2
         else:
             x = (alpha_t + sigma_t) * total
             d = (x - sigma_t * value) / (alpha_t + sigma_t)
@@ -123,6 +128,8 @@ def _position(schedule: Schedule, at: torch.Tensor, variable: str) -> torch.Tens
         return torch.exp(-at)
     if variable == "phi":
         return torch.sigmoid(-at)
+    if variable == "angle":
+        return torch.arctan(torch.exp(-at))
     time = schedule.time_of(at)
     return time if isinstance(time, torch.Tensor) else torch.tensor(time)
 

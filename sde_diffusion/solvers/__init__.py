@@ -4,6 +4,7 @@
 """
 
 from .adams import adams, deis
+from .angular import angular
 from .belm import o_belm
 from .ddim import ddim, ddpm
 from .dpm import dpm_solver_1, dpm_solver_2, dpm_solver_2m, dpm_solver_3, dpm_solver_3m
@@ -43,6 +44,7 @@ __all__ = [
     "Claim",
     "Tableau",
     "adams",
+    "angular",
     "ddim",
     "ddpm",
     "deis",

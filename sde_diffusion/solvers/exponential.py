@@ -17,8 +17,9 @@ arXiv:2211.01095, proposition 4.1; Xue et al., "SA-Solver", 2023, arXiv:2309.050
 4.2; Gonzalez et al., "SEEDS", 2023, arXiv:2305.14267; Lipman et al. 2023, arXiv:2210.02747.
 
 A method replaces the output under the integral by its Lagrange interpolant through some nodes, as
-a polynomial in lambda, rho, phi, theta or t, and integrates it: `weights`. Past grid points as nodes give
-the Adams-Bashforth methods, s among them the correctors, points inside the step Runge-Kutta.
+a polynomial in lambda, rho, phi, theta or t, and integrates it: `weights`. Past grid points as
+nodes give the Adams-Bashforth methods, s among them the correctors, points inside the step
+Runge-Kutta.
 """
 
 from __future__ import annotations

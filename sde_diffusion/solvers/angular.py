@@ -1,0 +1,65 @@
+r"""Adams methods on the angular velocity: the probability flow as a rotation of signal into noise.
+
+With r = hypot(alpha, sigma) and theta = arctan(sigma/alpha), y = x/r obeys, on every schedule,
+
+    dy/dtheta = w = cos(theta) E[eps | x] - sin(theta) E[x_0 | x],    0 <= theta <= pi/2,
+
+which is regular at both ends, alpha = 0 and sigma = 0. Near noise w is -D against 1/rho, near data
+it is eps against rho: the outputs that vary least there. On standard normal data w = 0.
+"""
+
+from __future__ import annotations
+
+from ..plan import Plan
+from ..scalar import Scalar
+from ..schedule import Schedule
+from .multistep import multistep
+from .solver import Claim, solver
+
+
+@solver(
+    "Salimans & Ho 2022, arXiv:2202.00512",
+    Claim(3, warm_up=2, exact=("angular", "angle", 3)),
+    Claim(2, {"order": 2}, exact=("angular", "angle", 2)),
+    Claim(4, {"order": 4, "start": "full"}, exact=("angular", "angle", 4)),
+    Claim(3, {"order": 2, "corrector": 3}, exact=("angular", "angle", 2)),
+    Claim(4, {"corrector": 4}, warm_up=3, exact=("angular", "angle", 3)),
+)
+def angular(
+    schedule: Schedule,
+    times: list[Scalar],
+    order: int = 3,
+    corrector: int = 0,
+    start: str = "lower",
+    lower_last: bool = False,
+) -> Plan:
+    """Adams-Bashforth in the angle: w as a polynomial in theta through its last `order` values.
+
+    x_s = (r_s/r_t) x_t + r_s sum_j b_j w(theta_j), with b_j the integral of the j-th Lagrange
+    polynomial from theta_t to theta_s. A corrector repeats the step with the output at s among
+    the nodes (Adams-Moulton), at no network call.
+
+    The angle and w are those of Salimans & Ho, "Progressive distillation for fast sampling of
+    diffusion models", 2022, arXiv:2202.00512, appendix D, there for alpha^2 + sigma^2 = 1; the
+    multistep method is Adams's (Hairer, Norsett & Wanner, 1993, section III.1).
+
+    Args:
+        schedule: alpha_t, sigma_t.
+        times: noisy to clean; alpha may be 0 at the start, sigma at the end.
+        order: 1 to 8, the number of past outputs.
+        corrector: the number of outputs of the corrector, the new one among them; 0: none.
+        start, lower_last: as for `adams`.
+
+    Raises:
+        ValueError: order above the number of steps or outside 1 .. 8; a wrong word.
+    """
+    return multistep(
+        schedule,
+        times,
+        order,
+        "angular",
+        "angle",
+        start=start,
+        lower_last=lower_last,
+        corrector=corrector,
+    )
