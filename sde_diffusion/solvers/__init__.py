@@ -32,9 +32,11 @@ from .linear_multistep import ipndm, lms, pndm, velocity_adams
 from .restart import restart
 from .richardson import richardson
 from .runge_kutta import TABLEAUX, Tableau, euler, heun, midpoint, rk4, runge_kutta
+from .sa_solver import sa_solver
 from .seeds import seeds
 from .solver import CLAIMS, PAPERS, SOLVERS, Claim, solver
 from .stochastic_runge_kutta import stochastic_heun, stochastic_midpoint
+from .unipc import unipc
 
 __all__ = [
     "CLAIMS",
@@ -80,6 +82,7 @@ __all__ = [
     "richardson",
     "rk4",
     "runge_kutta",
+    "sa_solver",
     "sde_dpm_solver_1",
     "sde_dpm_solver_2m",
     "sde_dpm_solver_pp_1",
@@ -90,5 +93,6 @@ __all__ = [
     "solver",
     "stochastic_heun",
     "stochastic_midpoint",
+    "unipc",
     "velocity_adams",
 ]

@@ -70,7 +70,8 @@ def multistep(
         x, d = trace.denoise(x, t)
         past = [Node(t, output(schedule, x, d, t, prediction)), *past][: max(order, corrector)]
         if last:
-            x = trace.store(last.through(past[: last.corrector]), t)
+            new, *old = past[: last.corrector]
+            x = trace.store(last.through([*old[:1], new, *old[1:]]), t)  # the step's start first
             if again:
                 x, d = trace.stage(x, t)
                 past[0] = Node(t, output(schedule, x, d, t, prediction))

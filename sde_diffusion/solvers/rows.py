@@ -6,12 +6,12 @@ output), an output is linear in lambda with slope (output_1 - output_0)/r per st
 
     heun       the line is integrated exactly
     midpoint   the line is taken at the middle of the step: total * [output_0 + slope/2]
-    bh1        total * output_0 + B slope/2, B = alpha_s h (data), -sigma_s h (noise)
+    bh1        total * output_0 + B slope/2, B = k h alpha_s or -k h sigma_s (noise)
     shipped    three nodes: the parabola's second difference counts half
     diffusers  the same, with `midpoint` for two nodes and a slip of its own where there is noise
 
-The first three agree to O(h^3) in a step, enough for order 2; `heun` is `weights` itself. With
-one node, or an infinite h, all are the first-order step.
+with k = 1 + tau^2. The first three agree to O(h^3) in a step, enough for order 2; `heun` is
+`weights` itself. With one node, or an infinite h, all are the first-order step.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def bh1(
         return weights(schedule, t, s, nodes, prediction, variable, tau)
     w = weights(schedule, t, s, nodes[:1], prediction, variable, tau)
     (alpha_s, sigma_s), h = schedule(s), schedule.half_log_snr(s) - schedule.half_log_snr(t)
-    size = alpha_s * h if prediction == "data" else -sigma_s * h
+    size = (1 + tau**2) * h * (alpha_s if prediction == "data" else -sigma_s)
     return _half_slope(schedule, t, s, nodes[1], w, size)
 
 
