@@ -65,7 +65,7 @@ def _weak_slope(ends: list[Tensor]) -> tuple[float, float]:
     for i in range(len(shifts) - 1):
         slope = math.log2(shifts[i] / shifts[i + 1])
         error = math.hypot(noises[i] / shifts[i], noises[i + 1] / shifts[i + 1]) / math.log(2)
-        if error < 0.15 or error < best[1]:
+        if error < 0.25 or error < best[1]:
             best = (slope, error)
     return best
 
