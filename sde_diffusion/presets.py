@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .names import look_up
 from .plan import Plan
+from .scalar import Scalar
 from .schedule import Schedule
 from .solvers import SOLVERS
 from .times import check_steps, from_sigmas, from_timesteps, karras, leading, trailing, uniform
@@ -137,6 +138,11 @@ def _below_15(steps: int) -> bool:
     return steps < 15
 
 
+def _tau_200_800(t: Scalar) -> float:
+    """1 from timestep 200 to timestep 800 of 1,000, else 0."""
+    return float(0.201 - 1e-9 <= t <= 0.801 + 1e-9)
+
+
 _ROUNDED_TIMES = "Times are rounded to integers, which leaves a floor under the error."
 _ROUNDED_LABELS = (
     "diffusers tells the network the nearest integer timestep of each level; here the label is "
@@ -237,6 +243,30 @@ def _diffusers() -> list[Preset]:
             "steps that alternate in length. For comparison only.",
             difference="diffusers",
             lower_last=_below_15,
+        ),
+        *(
+            entry(
+                f"UniPC{title}",
+                "unipc",
+                grid,
+                f"UniPCMultistepScheduler{call}, order 2, bh2; it lowers the order of its last "
+                f"steps at any number of steps. {note}",
+                lower_last=True,
+            )
+            for title, call, grid, note in (
+                ("", "", _rounded, _ROUNDED_TIMES),
+                (" Karras", "(use_karras_sigmas=True)", karras, _ROUNDED_LABELS),
+            )
+        ),
+        entry(
+            "SA-Solver",
+            "sa_solver",
+            _rounded_to_first,
+            "SASolverScheduler, orders 2 and 2, tau = 1 from timestep 200 to 800. "
+            f"{_ROUNDED_TIMES} The result keeps the noise of timestep 0.",
+            tau=lambda steps: _tau_200_800,
+            variant="bh1",
+            lower_last=True,
         ),
         entry("DPM2", "dpm_2", _interpolated, f"KDPM2DiscreteScheduler. {_EXACT}"),
         entry("DPM2 a", "dpm_2_ancestral", _interpolated, "KDPM2AncestralDiscreteScheduler."),

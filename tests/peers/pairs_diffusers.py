@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import diffusers_peer as peer
+import torch
 from diffusers_peer import as_edm, as_epsilon, as_flow, as_sample, as_vp_epsilon
 from parity import Pair, written
 from probe import difference
@@ -117,6 +118,52 @@ def multistep(kind: str, ours: str, steps: int, option: str, value: str, **confi
     )
 
 
+UNIPC = [(v, p) for v in ("bh1", "bh2") for p in ("data", "noise")]
+
+
+def unipc(order: int, steps: int, variant: str, prediction: str, end: str = "sigma_min") -> Pair:
+    """It lowers the order of its last steps at any number of steps."""
+    return pair(
+        "UniPCMultistep",
+        "unipc",
+        {"order": order, "variant": variant, "prediction": prediction, "lower_last": True},
+        steps=steps,
+        solver_order=order,
+        solver_type=variant,
+        predict_x0=prediction == "data",
+        final_sigmas_type=end,
+    )
+
+
+def sa_solver(orders: tuple[int, int], tau: float, prediction: str) -> Pair:
+    """Through two outputs, its data prediction takes the row "bh1", its noise prediction not."""
+    predictor, corrector = orders
+    options = {
+        "predictor": predictor,
+        "corrector": corrector,
+        "tau": tau,
+        "prediction": prediction,
+        "variant": "bh1" if prediction == "data" else "exact",
+        "lower_last": True,
+    }
+    return pair(
+        "SASolver",
+        "sa_solver",
+        options,
+        # Its coefficients are differences of nearly equal numbers: as shipped, with noise
+        # prediction through 3 or 4 outputs, half of an entry may be rounding.
+        rounding=1.0 if prediction == "noise" else 1e-2,
+        predictor_order=predictor,
+        corrector_order=corrector,
+        algorithm_type=f"{prediction}_prediction",
+        tau_func=partial(_constant, tau),
+    )
+
+
+def _constant(tau: float, label: Any) -> torch.Tensor:
+    return torch.tensor(tau, dtype=torch.float64)
+
+
 SPACINGS = ("linspace", "leading", "trailing")
 
 PAIRS = [
@@ -196,5 +243,13 @@ PAIRS = [
         )
         for n in (2, 3)
         for steps in (10, 20)
+    ),
+    *(unipc(order, steps, v, p) for order in (1, 2, 3) for steps in (10, 20) for v, p in UNIPC),
+    *(unipc(order, steps, "bh2", "data", "zero") for order in (2, 3) for steps in (10, 20)),
+    *(
+        sa_solver(orders, tau, prediction)
+        for orders in ((1, 1), (2, 1), (2, 2), (3, 3), (3, 4))
+        for tau in (0.0, 0.6, 1.0)
+        for prediction in ("data", "noise")
     ),
 ]

@@ -33,7 +33,8 @@ TOLERANCE = 1e-9
 
 def written(name: str, options: dict[str, Any]) -> str:
     """name(option=value, ...)."""
-    return f"{name}({', '.join(f'{k}={v!r}' for k, v in options.items())})" if options else name
+    shown = {k: v for k, v in options.items() if not callable(v)}
+    return f"{name}({', '.join(f'{k}={v!r}' for k, v in shown.items())})" if shown else name
 
 
 def parameters(pairs: list[Pair]) -> list[Any]:
