@@ -223,6 +223,18 @@ def test_three_outputs_have_weak_order_two():
     assert orders[0.0] > 2.9
 
 
+@all_schedules
+@pytest.mark.parametrize("tau", [0.0, 0.6, 1.0])
+def test_simplified_row_of_sa_solver(schedule, tau):
+    """(1 + tau^2) h^2/2 stands for the integral of the slope, in units of alpha_s."""
+    grid = uneven_grid(schedule, 2).tolist()
+    at = [schedule.half_log_snr(t) for t in grid]
+    h, k, alpha_s = at[2] - at[1], 1 + tau**2, schedule.alpha(grid[2])
+    slope = alpha_s * k * h**2 / 2 / (at[1] - at[0])
+    row = sa_solver(schedule, grid, 2, 0, tau, variant="bh1").rows[-1]
+    assert row.d == pytest.approx({1: -alpha_s * math.expm1(-k * h) + slope, 0: -slope}, rel=1e-9)
+
+
 def test_tau_may_vary():
     """A function of t, or a range of sigma/alpha as in the paper; outside it steps draw nothing."""
     schedule = sd.VPLinear()
