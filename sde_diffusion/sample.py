@@ -32,7 +32,7 @@ def sample(
     denoiser: Denoiser,
     shape: Sequence[int],
     *,
-    solver: str | Plan | Callable[..., Plan] = "dpm_solver_pp_2m",
+    solver: str | Plan | Callable[..., Plan] = "angular",
     steps: int | None = None,
     times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor = "default",
     seed: int | Sequence[int] | Noise | None = None,

@@ -18,7 +18,7 @@ def times_of(schedule, angles):
     return [schedule.time_of(-math.log(math.tan(a))) for a in angles]
 
 
-@pytest.mark.parametrize("options", [{}, {"order": 1}, {"corrector": 4}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"order": 1}, {"order": 3, "corrector": 4}], ids=str)
 @pytest.mark.parametrize("schedule", [VP, FLOW, EDM], ids=repr)
 def test_standard_normal_data_are_exact(schedule, options):
     """w = 0 for data N(0, I): the flow is x_s = (r_s/r_t) x_t, from pure noise to sigma = 0."""

@@ -61,11 +61,23 @@ def test_given_ends_length_and_order(name, schedule, steps, high, low):
     assert_grid(CONTINUOUS[name](schedule, steps, start, end), steps, start, end)
 
 
+@given(schedules, steps_counts, st.floats(0.5, 0.9), st.floats(0.05, 0.4))
+def test_the_default_grid_is_even_between_the_time_of_flow_and_its_root(schedule, steps, high, low):
+    span = schedule.t_max - schedule.t_min
+    ends = (schedule.t_min + high * span, schedule.t_min + low * span)
+    grid = times.default(schedule, steps, *ends)
+    assert_grid(grid, steps, *ends)
+    scales = [tuple(map(float, schedule(t))) for t in grid.tolist()]
+    u = np.array([(sigma / (alpha + sigma)) ** (2 / 3) for alpha, sigma in scales])
+    np.testing.assert_allclose(np.diff(u), (u[-1] - u[0]) / steps, rtol=1e-6, atol=1e-9)
+
+
 @given(schedules, steps_counts)
-def test_the_default_grid(schedule, steps):
-    flat = schedule.alpha(schedule.t_max) == schedule.alpha(schedule.t_min)
-    expected = (times.uniform_lambda if flat else times.uniform)(schedule, steps)
-    assert times.default(schedule, steps).equal(expected)
+def test_the_default_grid_asks_no_network_below_t_clean(schedule, steps):
+    assume(not (schedule.t_clean >= schedule.t_max * 0.9))
+    grid = times.default(schedule, steps)
+    assert_grid(grid, steps, schedule.t_max, schedule.t_min)
+    assert float(grid[-2]) >= schedule.t_clean
 
 
 @given(schedules, steps_counts, st.floats(0.5, 0.9), st.floats(0.05, 0.4), st.floats(0.5, 20.0))
