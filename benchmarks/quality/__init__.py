@@ -1,0 +1,1 @@
+"""Errors at the end of a path: this library's samplers and its peers', on closed-form data."""

@@ -1,0 +1,96 @@
+"""The quality benchmark: its models, its screening, and what it found of the default."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import sde_diffusion as sd
+from benchmarks.quality import ours
+from benchmarks.quality.grids import grids
+from benchmarks.quality.models import Case, load
+from benchmarks.quality.sweep import NFES, Kept, best, measure
+from sde_diffusion import times
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory):
+    """The ring on VP's range of noise, 96 points."""
+    return load(tmp_path_factory.mktemp("exact"), "ring", "vp").small(96)
+
+
+def test_exact_ends_are_the_limit_of_many_steps(ring):
+    setting = ours.Rule("rk4", "rk4", times.quadratic)
+    plan = sd.SOLVERS["rk4"](ring.schedule, times.quadratic(ring.schedule, 400, t_end=1e-4))
+    y = ours.follow(plan, ring.schedule, ring, torch.float64)
+    assert ring.errors(y)["median"] < 1e-4
+    assert measure(ring, setting, 4)[1] > 1e-3
+
+
+def test_kept_ends_are_read_back(tmp_path):
+    first, again = load(tmp_path, "ring of 5", "edm"), load(tmp_path, "ring of 5", "edm")
+    assert first.end.equal(again.end)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("name", "grid"), list(grids()))
+def test_grids_go_from_the_top_to_zero(name, grid):
+    for n in (1, 2, 7, 51):
+        values = grid(150.0, n)
+        assert len(values) == n + 1, name
+        assert values[0] == 150.0
+        assert values[-1] == 0.0
+        assert (np.diff(values) < 0).all()
+
+
+def test_every_setting_asks_as_often_as_it_says(ring):
+    """Network calls, not steps: an analytic first step makes room for another."""
+    for setting in ours.settings()[1::97]:
+        asked = []
+
+        class Counting(Case):
+            def denoised(self, y, rho):
+                asked.append(rho)  # noqa: B023
+                return super().denoised(y, rho)
+
+        case = Counting(ring.model, ring.range, ring.problem, ring.start[:4], ring.end[:4])
+        setting.run(case, 6)
+        assert len(asked) == 6, setting.name
+        assert setting.analytic == (not math.isclose(asked[0], ring.rho_max))
+
+
+def test_the_best_is_found_by_each_metric(ring, tmp_path):
+    class Off:
+        """A sampler that ends off by a share of all points, or by more on one in 20."""
+
+        peer = "test"
+
+        def __init__(self, name, everywhere, rare):
+            self.name, self.everywhere, self.rare = name, everywhere, rare
+
+        def run(self, case, nfe, dtype=torch.float64):
+            share = torch.full((len(case.end), 1), self.everywhere, dtype=torch.float64)
+            share[::20] = self.rare
+            return case.end * (1 + share / nfe)
+
+    made = [Off("even", 0.1, 0.1), Off("rare", 0.01, 10.0), Off("both", 0.2, 10.0)]
+    kept = Kept(tmp_path / "kept.json")
+    found = best(ring, made, kept, say=lambda line: None)
+    assert set(found) == set(NFES)
+    for nfe, cell in found.items():
+        assert cell["rms"]["setting"] == "even"
+        assert cell["rms"]["rms"] == pytest.approx(0.1 / nfe)
+        assert cell["median"]["setting"] == "rare"
+        assert cell["median"]["median"] == pytest.approx(0.01 / nfe)
+    again = Kept(tmp_path / "kept.json")
+    assert again.cells == kept.cells
+
+
+@pytest.mark.parametrize("range_", ["vp", "edm", "flow"])
+@pytest.mark.parametrize("nfe", [5, 10, 20])
+def test_the_default_is_well_ahead_of_2m_on_even_steps(tmp_path, range_, nfe):
+    case = load(tmp_path, "ring of 5", range_).small(128)
+    even = times.uniform_lambda if range_ == "edm" else times.uniform
+    usual = ours.Rule("2M", "dpm_solver_pp_2m", even)
+    assert measure(case, usual, nfe)[1] > 2 * measure(case, ours.DEFAULT, nfe)[1]
