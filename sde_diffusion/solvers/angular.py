@@ -16,8 +16,7 @@ from ..schedule import Schedule
 from .multistep import multistep
 from .solver import Claim, solver
 
-
-FEW, SOME = 8, 20
+FEW, MANY = 8, 20  # steps from which a corrector helps, and beyond which lower last steps harm
 
 
 @solver(
@@ -71,7 +70,7 @@ def angular(
     steps = len(times) - 1
     order = min(3, steps) if order is None else order
     corrector = (order + 1 if steps >= FEW else 0) if corrector is None else corrector
-    lower_last = FEW <= steps <= SOME if lower_last is None else lower_last
+    lower_last = FEW <= steps <= MANY if lower_last is None else lower_last
     return multistep(
         schedule,
         times,
