@@ -301,15 +301,34 @@ def _claim(name: str, method: Callable[..., Plan], options: Mapping[str, Any]) -
 
 
 def _orders(make: Make, schedule: Schedule, stochastic: bool, order: int) -> dict[str, Convergence]:
-    first: Grid = partial(graded_grid, order=order) if stochastic else even_grid
-    grids = {"exact start": first, "own start": even_grid, "uneven": rough_grid}
+    multistep = remembers(make(schedule, even_grid(schedule, 20)))
+    grids: dict[str, Grid] = {
+        "exact start": even_grid,
+        "uneven": rough_grid,
+        "own start": even_grid,
+    }
     if stochastic:
+        if multistep:
+            grids["exact start"] = partial(graded_grid, order=order)
         error = lambda kind, n: law_error(make, schedule, grids[kind](schedule, n))
     else:
         error = lambda kind, n: endpoint_error(
             make, schedule, grids[kind], n, exact_start=kind != "own start"
         )
-    return {kind: converge(partial(error, kind)) for kind in grids}
+    found = {kind: converge(partial(error, kind)) for kind in list(grids)[: 2 + multistep]}
+    return {"own start": found["exact start"], **found}
+
+
+def remembers(plan: Plan) -> bool:
+    """Whether a step uses anything that was made before it: a multistep method."""
+    outputs = first_row = first_output = 0
+    for i, row in enumerate(plan.rows):
+        if any(k < first_row for k in row.x) or any(j < first_output for j in row.d):
+            return True
+        if row.on_grid:
+            first_row, first_output = i, outputs
+        outputs += row.asks
+    return False
 
 
 def _least(measured: Mapping[tuple[str, str], Convergence], kind: str) -> float:
