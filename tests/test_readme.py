@@ -9,7 +9,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def test_python_blocks_run_and_print_what_is_shown():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     (shown,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
