@@ -78,12 +78,23 @@ class Preset:
 
 
 def preset(name: str) -> Preset:
-    """The preset of this name.
+    """The preset of this name, whatever its spaces and capitals.
+
+    A sampler without its grid is the one on Karras levels, if there is one: "k-diffusion
+    dpmpp_3m_sde", where the peer itself leaves the grid to its user.
 
     Raises:
         ValueError: if there is none, with the nearest right name.
     """
+    known = {_plain(key): found for key, found in PRESETS.items()}
+    for key in (_plain(name), _plain(name) + "karras"):
+        if key in known:
+            return known[key]
     return look_up("preset", name, PRESETS)
+
+
+def _plain(name: str) -> str:
+    return "".join(name.split()).casefold()
 
 
 # Grids of diffusers, on schedules with integer timesteps.

@@ -55,6 +55,11 @@ def test_names_and_descriptions():
         assert str(preset).startswith(name)
 
 
+def test_names_are_read_without_their_spaces_and_capitals():
+    assert sd.preset("diffusers DPM++2M karras") is sd.PRESETS["diffusers DPM++ 2M Karras"]
+    assert sd.preset("k-diffusion dpmpp_3m_sde") is sd.PRESETS["k-diffusion dpmpp_3m_sde Karras"]
+
+
 def test_a_given_grid_replaces_that_of_the_preset():
     denoiser, start = MIXTURE.denoiser(sd.EDM()), 80 * torch.ones(1, 2, dtype=torch.float64)
     times = [80.0, 5.0, 0.5, 0.0]
