@@ -4,18 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .certificate import Certificate
+from ..presets import PRESETS
+from ..solvers.solver import SOLVERS
+from .certificate import SCHEDULES, Certificate
+from .convergence import even_grid
 
 _HEAD = (
     "| sampler | from | order claimed | measured: exact start | own start | uneven steps "
-    "| weak, strong on paths | exact for polynomials | point data | calls, history, draws |"
+    "| weak, strong on paths | exact for polynomials | point data | calls, history, draws "
+    "| equals |"
 )
+_GRIDS = (" Karras", " trailing", " Stable Diffusion")  # what names of presets end with
 
 
 def table(certificates: Sequence[Certificate]) -> str:
-    """One row a certificate, in the order given."""
+    """One row a certificate, in the order given, with the samplers of peers that it equals."""
+    schedule = SCHEDULES["VP"]
+    grid = even_grid(schedule, 20).tolist()
+    peers = [(preset, preset(schedule, grid)) for preset in PRESETS.values()]
+
+    def row(c: Certificate) -> str:
+        plan = SOLVERS[c.solver](schedule, grid, **c.options)
+        equal = dict.fromkeys(_without_grid(peer.name) for peer, its in peers if plan.equals(its))
+        return f"{_row(c)} {', '.join(equal)} |"
+
     lines = [_HEAD, "|" + "---|" * (_HEAD.count("|") - 1)]
-    return "\n".join([*lines, *map(_row, certificates)]) + "\n"
+    return "\n".join([*lines, *map(row, certificates)]) + "\n"
+
+
+def _without_grid(name: str) -> str:
+    for ending in _GRIDS:
+        name = name.removesuffix(ending)
+    return name
 
 
 def _row(c: Certificate) -> str:
