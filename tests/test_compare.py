@@ -315,7 +315,6 @@ def test_progress_tells_the_time_left(capsys):
         ({"seed": -1}, ValueError, "seed"),
         ({"reference_tolerance": 0.0}, ValueError, "between 0 and 0.1"),
     ],
-    ids=str,
 )
 def test_bad_arguments_are_refused(change, error, match):
     with pytest.raises(error, match=match):
