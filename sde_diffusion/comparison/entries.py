@@ -99,7 +99,7 @@ class Entry:
 
     def _small_plan(self, steps: int) -> Plan:
         schedule = VPLinear()
-        return self.plan(schedule, uniform(schedule, steps, t_end=0.1).tolist())
+        return self.plan(schedule, uniform(schedule, steps, t_end=0.01).tolist())
 
 
 E = TypeVar("E", bound=Entry)

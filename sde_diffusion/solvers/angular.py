@@ -16,7 +16,7 @@ from ..schedule import Schedule
 from .multistep import multistep
 from .solver import Claim, solver
 
-FEW, MANY = 8, 20  # steps from which a corrector helps, and beyond which lower last steps harm
+FEW, MANY = 8, 20  # steps from which a corrector helps, and from which order 4 does
 
 
 @solver(
@@ -50,27 +50,28 @@ def angular(
     diffusion models", 2022, arXiv:2202.00512, appendix D, there for alpha^2 + sigma^2 = 1; the
     multistep method is Adams's (Hairer, Norsett & Wanner, 1993, section III.1).
 
-    What is left at None is chosen by the number of steps: order 3; below 8 steps no corrector,
-    which would reach too far back, from 8 on one through 4 outputs; up to 20 steps of these, the
-    last steps have orders 2 and 1, so that the result is close to the network's last output. On
-    closed-form data each of the three was the most accurate of its range.
+    What is left at None is chosen by the number of steps: order 3 below 20 steps and 4 from there;
+    below 8 steps no corrector, which would reach too far back, from 8 on one of an output more
+    than the order; from 8 to 19 steps, the last steps have lower orders, so that the result is
+    close to the network's last output. On closed-form data each was the best of its range.
 
     Args:
         schedule: alpha_t, sigma_t.
         times: noisy to clean; alpha may be 0 at the start, sigma at the end.
-        order: 1 to 8, the number of past outputs; None: 3, or fewer where there are fewer steps.
+        order: 1 to 8, the number of past outputs; None: 3 below 20 steps (or fewer, where there
+            are fewer steps), 4 from there.
         corrector: the number of outputs of the corrector, the new one among them; 0: none; None:
             one more than the order from 8 steps on, none below.
         start: as for `adams`.
-        lower_last: as for `adams`; None: from 8 to 20 steps.
+        lower_last: as for `adams`; None: from 8 to 19 steps.
 
     Raises:
         ValueError: order above the number of steps or outside 1 .. 8; a wrong word.
     """
     steps = len(times) - 1
-    order = min(3, steps) if order is None else order
+    order = min(3 if steps < MANY else 4, steps) if order is None else order
     corrector = (order + 1 if steps >= FEW else 0) if corrector is None else corrector
-    lower_last = FEW <= steps <= MANY if lower_last is None else lower_last
+    lower_last = FEW <= steps < MANY if lower_last is None else lower_last
     return multistep(
         schedule,
         times,
