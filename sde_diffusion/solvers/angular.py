@@ -22,7 +22,12 @@ FEW, MANY = 8, 20  # steps from which a corrector helps, and from which order 4 
 @solver(
     "Salimans & Ho 2022, arXiv:2202.00512",
     Claim(4, warm_up=3),
-    Claim(3, {"corrector": 0, "lower_last": False}, 2, exact=("angular", "angle", 3)),
+    Claim(
+        3,
+        {"order": 3, "corrector": 0, "lower_last": False},
+        warm_up=2,
+        exact=("angular", "angle", 3),
+    ),
     Claim(2, {"order": 2, "corrector": 0, "lower_last": False}, exact=("angular", "angle", 2)),
     Claim(
         4,
@@ -30,7 +35,12 @@ FEW, MANY = 8, 20  # steps from which a corrector helps, and from which order 4 
         exact=("angular", "angle", 4),
     ),
     Claim(3, {"order": 2, "corrector": 3, "lower_last": False}, exact=("angular", "angle", 2)),
-    Claim(4, {"corrector": 4, "lower_last": False}, 3, exact=("angular", "angle", 3)),
+    Claim(
+        4,
+        {"order": 3, "corrector": 4, "lower_last": False},
+        warm_up=3,
+        exact=("angular", "angle", 3),
+    ),
 )
 def angular(
     schedule: Schedule,
