@@ -24,6 +24,9 @@ def check_steps(steps: int) -> None:
 def check_grid(schedule: Schedule, times: Sequence[float] | np.ndarray | Tensor) -> list[Scalar]:
     """The times as floats, or as 0-d float64 tensors if they carry a gradient.
 
+    A time at which alpha or sigma is 0 stays where it is: it is a float, and gets no gradient.
+    (It lies at the end of the range, where sigma may begin like sqrt(t), with infinite slope.)
+
     Raises:
         TypeError: if the times are integers.
         ValueError: if fewer than 2, not finite, not strictly decreasing, or out of range.
@@ -51,9 +54,11 @@ def check_grid(schedule: Schedule, times: Sequence[float] | np.ndarray | Tensor)
                 f"times[{i}] = {t:.9g} follows {values[i - 1]:.9g}: times must decrease strictly, "
                 "from noisy to clean"
             )
-    if tensor.requires_grad:
-        return list(tensor.to("cpu", torch.float64).unbind())
-    return list(values)
+    if not tensor.requires_grad:
+        return list(values)
+    graded = tensor.to("cpu", torch.float64).unbind()
+    pairs = zip(values, graded, strict=True)
+    return [t if 0 in schedule(t) else moving for t, moving in pairs]
 
 
 def ends(

@@ -17,8 +17,8 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}{hint} Known: {', '.join(names) or 'none'}"
 
 
-def look_up(what: str, name: str, table: Mapping[str, T]) -> T:
+def look_up(what: str, name: object, table: Mapping[str, T]) -> T:
     """table[name], or a ValueError with the nearest right name."""
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ValueError(unknown(what, name, table))
     return table[name]

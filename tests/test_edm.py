@@ -158,3 +158,11 @@ def test_front_door_starts_a_churned_plan_at_the_level_of_its_grid():
     assert float(t_hat) == pytest.approx(8 * math.sqrt(2))
     # 4.5 standard deviations: false alarms below 1e-5
     assert float(x_hat.std()) == pytest.approx(8 * math.sqrt(2), rel=4.5 / math.sqrt(40_000))
+
+
+@pytest.mark.parametrize("name", ["dpm_2_ancestral", "dpm_solver_pp_2s_ancestral"])
+def test_one_ancestral_step_over_a_whole_schedule(name):
+    """With eta = 1 the trial point lies at s, which rounding must not move off the schedule."""
+    for schedule in (sd.VE(), sd.VE(1e-4, 700.0)):
+        plan = sd.SOLVERS[name](schedule, [schedule.t_max, schedule.t_min])
+        assert plan.asked_at[1] == pytest.approx(schedule.t_min, rel=1e-9)

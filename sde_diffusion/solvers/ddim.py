@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from torch import Tensor
+
 from ..names import look_up
 from ..plan import Plan, Trace
 from ..scalar import Scalar, expm1, sqrt
@@ -51,11 +53,22 @@ def ddim(schedule: Schedule, times: list[Scalar], eta: float = 0.0) -> Plan:
     for t, s in pairwise(times):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
         x, d = trace.denoise(x, t)
-        tau = eta**2 * (1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2)
-        x = alpha_s * d + sigma_s * sqrt(1 - tau) / sigma_t * (x - alpha_t * d)
+        shrink = alpha_t * sigma_s / (alpha_s * sigma_t)  # e^{-h}
+        x = alpha_s * d + sigma_s * kept(eta, shrink) / sigma_t * (x - alpha_t * d)
         if eta and sigma_s > 0:
-            x = x + sigma_s * sqrt(tau) * trace.noise(t, s)
+            x = x + sigma_s * eta * sqrt(1 - shrink**2) * trace.noise(t, s)
     return trace.end(x, times[-1])
+
+
+def kept(eta: Scalar, shrink: Scalar) -> Scalar:
+    """sqrt(1 - eta^2 (1 - e^{-2h})): the factor on the noise that is kept, e^{-h} at eta = 1.
+
+    (There the root is taken by hand: of a square that is 0 at the ends it has no gradient, and of
+    a difference from 1 no digits.)
+    """
+    if isinstance(eta, Tensor) or eta != 1:
+        return sqrt((1 - eta**2) + (eta * shrink) ** 2)
+    return shrink
 
 
 @solver(

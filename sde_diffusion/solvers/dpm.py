@@ -64,9 +64,9 @@ def single_step(
     So every row is the line in lambda through the output at t and at the latest stage; a step of
     infinite h has no stages and is of order 1.
     """
-    for r in fractions:
+    for i, r in enumerate(fractions, 1):
         if not 0 < r <= 1:
-            raise ValueError(f"r = {r}: a stage lies inside its step, 0 < r <= 1")
+            raise ValueError(f"r{i} = {r}: a stage lies inside its step, 0 < r{i} <= 1")
     trace = Trace(times[0])
     x = trace.x
     for t, s in pairwise(times):

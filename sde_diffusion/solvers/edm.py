@@ -23,8 +23,9 @@ from itertools import pairwise
 
 from ..form import Form
 from ..plan import Plan, Trace
-from ..scalar import Scalar, expm1, log, sqrt
+from ..scalar import Scalar, exp, expm1, log, sqrt
 from ..schedule import Schedule
+from .ddim import kept
 from .exponential import output
 from .solver import Claim, solver
 
@@ -91,11 +92,11 @@ def ancestral(
     for t, s in pairwise(times):
         x, d = trace.denoise(x, t)
         alpha_s, rho_s = schedule.alpha(s), schedule.rho(s)
-        share = eta**2 * -expm1(2 * (schedule.half_log_snr(t) - schedule.half_log_snr(s)))
+        h = schedule.half_log_snr(s) - schedule.half_log_snr(t)
         step = advance if schedule.alpha(t) > 0 and rho_s > 0 else _euler
-        x = alpha_s * step(trace, schedule, x, d, t, rho_s * sqrt(1 - share))
+        x = alpha_s * step(trace, schedule, x, d, t, rho_s * kept(eta, exp(-h)))
         if eta and rho_s > 0:
-            x = x + alpha_s * rho_s * sqrt(share) * s_noise * trace.noise(t, s)
+            x = x + alpha_s * rho_s * eta * sqrt(-expm1(-2 * h)) * s_noise * trace.noise(t, s)
     return trace.end(x, times[-1])
 
 

@@ -59,6 +59,8 @@ def multistep(
         mode: "pec", or "pece" to ask the network again at the corrected state.
     """
     check_order(order, len(times) - 1)
+    if corrector:
+        check_order(corrector, len(times), "corrector")
     full_start = look_up("start", start, {"lower": False, "full": True})
     again = look_up("mode", mode, {"pec": False, "pece": True})
     wanted = order if corrector > order else order - 1  # nodes that a full start needs

@@ -10,7 +10,8 @@ Xu et al., "Restart sampling for improving generative processes", 2023, arXiv:23
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..form import Form, number_of
 from ..names import look_up
@@ -55,13 +56,15 @@ def restart(
 
     Raises:
         ValueError: levels out of order or outside the grid or the schedule; K < 0; steps < 1; a
-            stochastic base.
+            stochastic base; noise_scale < 0.
     """
+    if noise_scale < 0:
+        raise ValueError(f"noise_scale = {noise_scale} must not be negative; 1 is the exact noise")
     make = look_up("base", base, SOLVERS) if isinstance(base, str) else base
     grid = frozenset(map(number_of, times))
     trace = Trace(times[0])
     x, left = trace.x, times
-    for low, high, count, steps in intervals:
+    for low, high, count, steps in _checked(intervals):
         if count == 0:
             continue
         bottom, top = _levels(schedule, left, low, high, count, steps)
@@ -79,6 +82,25 @@ def restart(
     if len(left) > 1:
         x = _down(trace, x, make(schedule, left), grid)
     return trace.end(x, times[-1])
+
+
+def _checked(intervals: Sequence[Interval]) -> Sequence[Interval]:
+    """The intervals; TypeError unless each is (low, high, K, steps)."""
+    if not isinstance(intervals, list | tuple) or not all(map(_is_interval, intervals)):
+        raise TypeError(
+            f"intervals = {intervals!r} must be a list of (low, high, K, steps), low and high "
+            "levels of sigma/alpha, K and steps integers (steps may be None), as "
+            "((0.3, 0.9, 2, None),)"
+        )
+    return intervals
+
+
+def _is_interval(interval: Any) -> bool:
+    if not isinstance(interval, list | tuple) or len(interval) != 4:
+        return False
+    low, high, count, steps = interval
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (count, steps or 0))
+    return whole and all(isinstance(level, int | float) for level in (low, high))
 
 
 def _levels(

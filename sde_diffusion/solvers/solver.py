@@ -11,11 +11,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..names import unknown
@@ -90,7 +92,7 @@ def solver(paper: str, *claims: Claim) -> Callable[[Callable[..., Plan]], Callab
                     f"{name} needs a Schedule first, not {type(schedule).__name__}; "
                     f"write {name}(schedule, times)"
                 )
-            given = {**dict(zip(defaults, positional, strict=False)), **options}
+            given = _by_name(name, list(defaults), positional, options)
             return traced(name, schedule, check_grid(schedule, times), given)
 
         if name in SOLVERS:
@@ -108,19 +110,22 @@ def traced(
     """A solver's plan on a grid that is checked: noisier to cleaner, or for `invert` the other way.
 
     Raises:
-        TypeError: for an unknown option.
-        ValueError: what the method refuses; a grid on which it divides by zero.
+        TypeError: for an unknown option, or a value of another kind than the option's.
+        ValueError: a number that is not finite; what the method refuses; a grid on which it
+            divides by zero.
     """
     method = _METHODS[name]
     defaults = _options(method)
     for option in options:
         if option not in defaults:
             raise TypeError(unknown(f"option of {name}", option, defaults))
-    options = {key: _number(value) for key, value in options.items()}
     try:
+        options = {key: _checked(key, value, defaults[key]) for key, value in options.items()}
         plan = method(schedule, grid, **options)
     except ZeroDivisionError as error:
         raise ValueError(_singular(name, schedule, grid)) from error
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     chosen = {**defaults, **options}
@@ -167,11 +172,47 @@ def _scales(plan: Plan, schedule: Schedule) -> tuple[tuple[float, float, float],
     return tuple((t, float(schedule.alpha(t)), float(schedule.sigma(t))) for t in points)
 
 
-def _number(value: Any) -> Any:
-    """A 0-d tensor as a float, or in float64 if it carries a gradient; anything else as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.double() if value.requires_grad else value.item()
+def _by_name(
+    name: str, known: list[str], positional: tuple[Any, ...], options: dict[str, Any]
+) -> dict[str, Any]:
+    """All options by their names; TypeError for one too many or one given twice."""
+    if len(positional) > len(known):
+        raise TypeError(
+            f"{name} takes schedule, times and {len(known)} options "
+            f"({', '.join(known) or 'none'}), but {len(positional)} were given without a name"
+        )
+    given = dict(zip(known, positional, strict=False))
+    for option in given.keys() & options.keys():
+        raise TypeError(
+            f"{name} was given {option} twice: {given[option]!r} by its place and "
+            f"{options[option]!r} by its name"
+        )
+    return given | options
+
+
+def _checked(option: str, value: Any, default: Any) -> Any:
+    """The value of an option, of its default's kind: a word, a switch or a finite number.
+
+    A 0-d tensor is a number; it keeps its gradient if it carries one. An option whose default is
+    infinite may be so, and a function may stand for a word. Of other options (lists) the method
+    says itself what is wrong.
+    """
+    if isinstance(value, Tensor) and value.requires_grad:
+        value = value.double()
+    elif isinstance(value, Tensor | np.generic | np.ndarray) and value.ndim == 0:
+        value = value.item()
+    switch = isinstance(value, bool)
+    wanted, fits = {
+        bool: ("True or False", switch),
+        int: ("an integer", isinstance(value, int) and not switch),
+        float: ("a number", isinstance(value, int | float | Tensor) and not switch),
+        str: (f"a word, as {default!r}", isinstance(value, str) or callable(value)),
+    }.get(type(default), ("", True))
+    if not fits or (isinstance(value, Tensor) and value.ndim):
+        raise TypeError(f"{option} = {value!r} must be {wanted or 'a single value'}")
+    if isinstance(default, float) and not (math.isfinite(value) or value == default):
+        raise ValueError(f"{option} = {float(value)} must be a finite number")
+    return value
 
 
 def _options(method: Callable[..., Plan]) -> dict[str, Any]:
