@@ -228,13 +228,13 @@ def test_gradients_reach_the_times():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda s: dpm_solver_2(s, [0.8, 0.5], r1=0.0), "0 < r <= 1"),
-        (lambda s: dpm_solver_3(s, [0.8, 0.5], r2=1.2), "0 < r <= 1"),
+        (lambda s: dpm_solver_2(s, [0.8, 0.5], r1=0.0), "0 < r1 <= 1"),
+        (lambda s: dpm_solver_3(s, [0.8, 0.5], r2=1.2), "0 < r2 <= 1"),
         (lambda s: sde_dpm_solver_pp_2s(s, [0.8, 0.5], r1=1.0), "0 < r1 < 1"),
         (lambda s: dpm_solver_pp_2m(s, [0.8, 0.5], solver_type="hein"), "did you mean 'heun'"),
         (lambda s: dpm_solver_pp_3m(s, [0.8, 0.5], difference="ship"), "did you mean 'shipped'"),
         (lambda s: sde_dpm_solver_pp_2m(s, [0.8, 0.5], eta=-0.1), "at least 0"),
-        (lambda s: sde_dpm_solver_1(s, [0.8, 0.5], eta=math.nan), "at least 0"),
+        (lambda s: sde_dpm_solver_1(s, [0.8, 0.5], eta=math.nan), "eta = nan must be a finite"),
     ],
 )
 def test_bad_options_are_refused(call, words):

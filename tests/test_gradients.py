@@ -39,6 +39,6 @@ def test_gradients_of_the_inner_times_up_to_exact_ends(name, options, schedule):
     assert times.grad[-1] == 0
     for i in range(1, len(points) - 1):
         step = 1e-5
-        up, down = (points[:i] + [points[i] + h] + points[i + 1 :] for h in (step, -step))
+        up, down = ([*points[:i], points[i] + h, *points[i + 1 :]] for h in (step, -step))
         quotient = (functional(make(up)) - functional(make(down))) / (2 * step)
         assert abs(times.grad[i] - quotient) < 1e-5 * times.grad.abs().max(), i

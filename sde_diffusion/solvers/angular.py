@@ -71,7 +71,7 @@ def angular(
         order: 1 to 8, the number of past outputs; None: 3 below 20 steps (or fewer, where there
             are fewer steps), 4 from there.
         corrector: the number of outputs of the corrector, the new one among them; 0: none; None:
-            one more than the order from 8 steps on, none below.
+            one more than the order (at most 8) from 8 steps on, none below.
         start: as for `adams`.
         lower_last: as for `adams`; None: from 8 to 19 steps.
 
@@ -80,7 +80,7 @@ def angular(
     """
     steps = len(times) - 1
     order = min(3 if steps < MANY else 4, steps) if order is None else order
-    corrector = (order + 1 if steps >= FEW else 0) if corrector is None else corrector
+    corrector = (min(order + 1, 8) if steps >= FEW else 0) if corrector is None else corrector
     lower_last = FEW <= steps < MANY if lower_last is None else lower_last
     return multistep(
         schedule,

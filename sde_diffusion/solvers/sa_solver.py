@@ -93,7 +93,11 @@ def sa_solver(
     check_order(corrector, 8, "corrector", least=0)
     if mode == "pece" and not corrector:
         raise ValueError("mode = 'pece' asks again after correcting: it needs corrector >= 1")
-    if tau_range is not None and not 0 <= tau_range[0] < tau_range[1]:
+    if tau_range is not None and not (
+        len(tau_range) == 2
+        and all(isinstance(level, int | float) for level in tau_range)
+        and 0 <= tau_range[0] < tau_range[1]
+    ):
         raise ValueError(f"tau_range = {tau_range} must be (low, high), 0 <= low < high")
 
     def tau_at(t: Scalar) -> Scalar:

@@ -115,12 +115,12 @@ def traced(
             divides by zero.
     """
     method = _METHODS[name]
-    defaults = _options(method)
+    parameters, defaults = inspect.signature(method).parameters, _options(method)
     for option in options:
         if option not in defaults:
             raise TypeError(unknown(f"option of {name}", option, defaults))
     try:
-        options = {key: _checked(key, value, defaults[key]) for key, value in options.items()}
+        options = {key: _checked(value, parameters[key]) for key, value in options.items()}
         plan = method(schedule, grid, **options)
     except ZeroDivisionError as error:
         raise ValueError(_singular(name, schedule, grid)) from error
@@ -190,29 +190,48 @@ def _by_name(
     return given | options
 
 
-def _checked(option: str, value: Any, default: Any) -> Any:
-    """The value of an option, of its default's kind: a word, a switch or a finite number.
+def _checked(value: Any, parameter: inspect.Parameter) -> Any:
+    """The value of an option, if it is of a kind that its annotation names.
 
     A 0-d tensor is a number; it keeps its gradient if it carries one. An option whose default is
-    infinite may be so, and a function may stand for a word. Of other options (lists) the method
-    says itself what is wrong.
+    infinite may be so. What is no plain value (a list, a function) the method judges itself.
     """
     if isinstance(value, Tensor) and value.requires_grad:
         value = value.double()
     elif isinstance(value, Tensor | np.generic | np.ndarray) and value.ndim == 0:
         value = value.item()
-    switch = isinstance(value, bool)
-    wanted, fits = {
-        bool: ("True or False", switch),
-        int: ("an integer", isinstance(value, int) and not switch),
-        float: ("a number", isinstance(value, int | float | Tensor) and not switch),
-        str: (f"a word, as {default!r}", isinstance(value, str) or callable(value)),
-    }.get(type(default), ("", True))
-    if not fits or (isinstance(value, Tensor) and value.ndim):
-        raise TypeError(f"{option} = {value!r} must be {wanted or 'a single value'}")
-    if isinstance(default, float) and not (math.isfinite(value) or value == default):
-        raise ValueError(f"{option} = {float(value)} must be a finite number")
+    option, kind = parameter.name, parameter.annotation
+    if kind is parameter.empty:
+        return value
+    kinds = (kind if isinstance(kind, str) else inspect.formatannotation(kind)).split(" | ")
+    if not any(_fits(value, name) for name in kinds):
+        wanted = " or ".join(_KINDS.get(name, name) for name in kinds)
+        raise TypeError(
+            f"{option} = {value!r} must be {wanted}; its default is {parameter.default!r}"
+        )
+    if isinstance(value, float) and not math.isfinite(value) and value != parameter.default:
+        raise ValueError(f"{option} = {value} must be a finite number")
     return value
+
+
+_KINDS = {
+    "bool": "True or False",
+    "int": "an integer",
+    "float": "a number",
+    "str": "a word",
+    "None": "None",
+}
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind not in _KINDS:
+        return not isinstance(value, int | float | str | None)
+    if isinstance(value, bool):
+        return kind == "bool"
+    if isinstance(value, Tensor):
+        return kind == "float" and value.ndim == 0
+    types = {"bool": bool, "int": int, "float": int | float, "str": str, "None": None}
+    return isinstance(value, types[kind] or type(None))
 
 
 def _options(method: Callable[..., Plan]) -> dict[str, Any]:
