@@ -224,6 +224,8 @@ _KINDS = {
 
 
 def _fits(value: Any, kind: str) -> bool:
+    if kind.startswith("Callable") or kind.endswith("Function"):
+        return callable(value)
     if kind not in _KINDS:
         return not isinstance(value, int | float | str | None)
     if isinstance(value, bool):
