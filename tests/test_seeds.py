@@ -104,5 +104,5 @@ def test_ends_of_infinite_h(stages):
 
 @pytest.mark.parametrize("options", [{"stages": 5}, {"stages": True}, {"prediction": "velocity"}])
 def test_bad_options_are_refused(options):
-    with pytest.raises(ValueError, match=r"stages|unknown prediction"):
+    with pytest.raises((ValueError, TypeError), match=r"stages|unknown prediction"):
         seeds(sd.VPLinear(), [0.8, 0.4], **options)

@@ -143,6 +143,8 @@ def _taus(plan: Plan, schedule: Schedule) -> set[float]:
             t, s = number_of(before.t), number_of(row.t)
             h = float(schedule.half_log_snr(s) - schedule.half_log_snr(t))
             share = variance / float(schedule.sigma(s)) ** 2
-            if h > 0 and 0 < share < 1:  # a row from a trial point at s, or above t, has no such h
+            if (
+                h > 1e-9 and 0 < share < 1
+            ):  # of a trial point at s, but for rounding, or above t: none
                 found.add(round(math.sqrt(-math.log1p(-share) / (2 * h)), 9))
     return found if len(found) <= 2 else set()
