@@ -86,3 +86,11 @@ def test_gradients_reach_the_times():
 def test_noise_is_refused():
     with pytest.raises(ValueError, match="0 for velocity and angular"):
         weights(VP, 0.5, 0.4, [0.5], "angular", "angle", tau=1.0)
+
+
+def test_the_highest_order_has_a_corrector_too():
+    """The default corrector has one output more than the predictor, and no more than 8."""
+    grid = sd.times.uniform(sd.VPLinear(), 12)
+    make = sd.solvers.angular
+    highest = make(sd.VPLinear(), grid, order=8, corrector=8)
+    assert make(sd.VPLinear(), grid, order=8).equals(highest)
