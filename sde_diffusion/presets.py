@@ -58,7 +58,13 @@ class Preset:
     def times(self, schedule: Schedule, steps: int) -> Tensor:
         """The peer's grid."""
         check_steps(steps)
-        return self.grid(schedule, steps)
+        grid = self.grid(schedule, steps)
+        if len(grid) < 2:
+            raise ValueError(
+                f"steps = {steps} leaves {self.name!r} no step at all, since the peer's last one "
+                "is left out: take at least 2"
+            )
+        return grid
 
     def plan(self, schedule: Schedule, steps: int) -> Plan:
         """The peer's table on the peer's grid."""

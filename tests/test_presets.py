@@ -91,3 +91,8 @@ def test_what_is_refused():
         sd.Preset("x", "y", "ddimm", sd.times.uniform)
     with pytest.raises(ValueError, match="at least 1"):
         sd.preset("azula DDIM").plan(sd.VPLinear(), 0)
+
+
+def test_a_grid_without_a_step_says_how_many_to_take():
+    with pytest.raises(ValueError, match=r"steps = 1 .* take at least 2"):
+        sd.preset("diffusers DEIS Karras").times(sd.ddpm_linear(), 1)

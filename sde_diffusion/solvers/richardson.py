@@ -13,6 +13,7 @@ one has asked already: a solver of one call a step costs nothing more.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 from ..names import look_up
@@ -20,7 +21,7 @@ from ..plan import Plan, Trace
 from ..scalar import Scalar
 from ..schedule import Schedule
 from ..transform import replay
-from .solver import CLAIMS, SOLVERS, Claim, solver
+from .solver import CLAIMS, SOLVERS, Claim, solver, traced
 
 
 @solver(
@@ -54,35 +55,36 @@ def richardson(
     Raises:
         ValueError: a base that draws noise or that remembers its last step; a wrong word.
     """
-    make = look_up("base", base, SOLVERS)
+    look_up("base", base, SOLVERS)
+    make = lambda grid: traced(base, schedule, grid, {})  # either way, for `invert`
     positions = {"rho": schedule.rho, "lambda": schedule.half_log_snr, "t": lambda t: t}
     position = look_up("variable", variable, positions)
     power = CLAIMS[base][0].order + 1
-    _check_one_step(schedule, times[:3], base)
+    _check_one_step(make, times[:3], base)
     trace = Trace(times[0])
     x = trace.x
     for t, u, s in zip(times[::2], times[1::2], times[2::2], strict=False):
         x = trace.store(x, t) if t is not times[0] else x
-        middle, outputs = replay(trace, x, make(schedule, [t, u]))
-        fine, _ = replay(trace, middle, make(schedule, [u, s]))
-        coarse, _ = replay(trace, x, make(schedule, [t, s]), given=outputs[:1])
+        middle, outputs = replay(trace, x, make([t, u]))
+        fine, _ = replay(trace, middle, make([u, s]))
+        coarse, _ = replay(trace, x, make([t, s]), given=outputs[:1])
         h_1, h_2 = abs(position(u) - position(t)), abs(position(s) - position(u))
         x = fine
         if h_1 + h_2 < math.inf:
             ratio = (h_1 + h_2) ** power / (h_1**power + h_2**power)
             x = fine + (fine - coarse) / (ratio - 1)
     if len(times) % 2 == 0:
-        x, _ = replay(trace, x, make(schedule, times[-2:]))
+        x, _ = replay(trace, x, make(times[-2:]))
     return trace.end(x, times[-1])
 
 
-def _check_one_step(schedule: Schedule, times: list[Scalar], base: str) -> None:
+def _check_one_step(make: Callable[[list[Scalar]], Plan], times: list[Scalar], base: str) -> None:
     """Raise unless the base is deterministic, and each step of it forgets the one before."""
-    whole = SOLVERS[base](schedule, times)
+    whole = make(times)
     trace = Trace(times[0])
     x = trace.x
     for pair in pairwise(times):
-        x, _ = replay(trace, x, SOLVERS[base](schedule, pair))
+        x, _ = replay(trace, x, make(list(pair)))
     if whole.stochastic or not whole.equals(trace.end(x, times[-1])):
         raise ValueError(
             f"base = {base!r} draws noise or remembers its last step; the extrapolation is for "
