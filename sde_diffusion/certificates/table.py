@@ -10,9 +10,8 @@ from .certificate import SCHEDULES, Certificate
 from .convergence import even_grid
 
 _HEAD = (
-    "| sampler | from | order claimed | measured: exact start | own start | uneven steps "
-    "| weak, strong on paths | exact for polynomials | point data | calls, history, draws "
-    "| equals |"
+    "| sampler | order claimed | measured, exact start | own start | uneven steps "
+    "| weak, strong on paths | rows exact for | point data | calls, history, draws | equals |"
 )
 _GRIDS = (" Karras", " trailing", " Stable Diffusion")  # what names of presets end with
 
@@ -41,21 +40,20 @@ def _without_grid(name: str) -> str:
 def _row(c: Certificate) -> str:
     claimed = "" if c.claim is None else f"{c.claim.order}"
     if c.claim is not None and c.claim.usual_order != c.claim.order:
-        claimed += f" ({c.claim.usual_order} from its own start)"
+        claimed += f", {c.claim.usual_order} from its own start"
     paths = (
         ""
         if c.paths is None
         else f"{c.paths.weak:.1f} ± {c.paths.weak_error:.1f}, {c.paths.strong:.2f}"
     )
     cells = (
-        f"`{c.name}`",
-        c.paper,
+        f"`{c.name}` {c.paper}",
         claimed,
         f"{c.order:.2f}" + (" (weak)" if c.stochastic else ""),
         f"{c.usual_order:.2f}",
         f"{c.uneven_order:.2f}",
         paths,
-        str(c.exact) if c.exact else "no",
+        str(c.exact) if c.exact else "",
         "exact" if c.point_exact else f"{c.point_error:.0e}",
         f"{c.calls_per_step:g}, {c.history}, {c.noises_per_step:g}",
     )
