@@ -128,6 +128,22 @@ def test_equal_solvers_are_run_once_under_the_plainest_name():
     assert any("euler variable=rho = " in note for note in found.notes)
 
 
+def test_solvers_that_part_at_more_steps_are_not_equal():
+    """`angular` has order 3 below 20 steps and 4 from there."""
+    below = {"order": 3, "corrector": 0, "lower_last": False}
+    grid = lambda steps: sd.times.uniform(VP, steps, t_end=0.01)
+    few, many = (
+        [sd.SOLVERS["angular"](VP, grid(n)), sd.SOLVERS["angular"](VP, grid(n), **below)]
+        for n in (6, 24)
+    )
+    assert few[0].equals(few[1])
+    assert not many[0].equals(many[1])
+    words = " ".join(f"{key}={value}" for key, value in below.items())
+    ask = {**SMALL, "nfe": (24,), "solvers": ["angular order=None", f"angular {words}"]}
+    found = sd.compare(PROBLEM.denoiser(VP), (2,), **ask)
+    assert len({cell.solver for cell in found.cells}) == 2
+
+
 def test_at_sigma_zero_every_grid_takes_part():
     found = sd.compare(
         PROBLEM.denoiser(VP), (2,), nfe=(60,), solvers=["deis order=2"], n=5, t_end=0.0,
