@@ -11,9 +11,11 @@ T = TypeVar("T")
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """A sentence for an unknown name: what was given, the nearest right name, all of them."""
-    names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
+    names = sorted(set(known))
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    inside = [n for n in names if len(str(name)) > 3 and str(name).casefold() in n.casefold()]
+    best = sorted(inside, key=len)[:3] or close
+    hint = f"; did you mean {' or '.join(map(repr, best))}?" if best else "."
     return f"unknown {what} {name!r}{hint} Known: {', '.join(names) or 'none'}"
 
 
