@@ -84,7 +84,9 @@ def test_a_stopped_run_says_how_to_go_on(folder, capsys, monkeypatch):
 def test_the_list_has_every_solver_and_grid(capsys):
     assert main(["list"]) == 0
     words = capsys.readouterr().out.split()
-    assert {*sd.SOLVERS, *sd.adaptive.ADAPTIVE, *sd.times.GRIDS} <= set(words)
+    samplers = {*sd.SOLVERS, *sd.adaptive.ADAPTIVE, *sd.langevin.LANGEVIN}
+    assert {*samplers, *sd.times.GRIDS} <= set(words)
+    assert all(set(name.split()) <= set(words) for name in sd.PRESETS)
     assert main(["list", "grids"]) == 0
     assert "dpm_solver_1" not in capsys.readouterr().out
 
@@ -95,7 +97,11 @@ def test_certify_a_solver_of_the_package_or_of_ones_own(folder, capsys):
     theirs = capsys.readouterr().out
     assert theirs.strip() == _untimed(str(sd.certify("ddim", eta=0.0)), theirs)
     assert main(["certify", "my_model:mine"]) == 0
-    assert "mine" in capsys.readouterr().out
+    mine = capsys.readouterr().out
+    assert "mine" in mine
+    assert "None" not in mine
+    assert main(["certify", "azula DDIM"]) == 0
+    assert capsys.readouterr().out.startswith("azula DDIM()")
 
 
 def _untimed(text, like):
@@ -108,6 +114,8 @@ def _untimed(text, like):
     ("arguments", "message"),
     [
         (["ddmi"], "unknown solver 'ddmi'"),
+        (["dpmpp_2m"], "did you mean 'k-diffusion dpmpp_2m Karras'"),
+        (["per_sample_ode"], "it is no plan"),
         (["ddim", "--option", "ets=1"], "did you mean 'eta'"),
         (["--option", "eta=1"], "belongs to one solver"),
         (["my_model:number"], "is no function to a Plan but int"),

@@ -19,9 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..adaptive import ADAPTIVE
+from ..langevin import LANGEVIN
 from ..names import look_up
 from ..noise import Course, Draw, IndependentNoise
 from ..plan import Plan
+from ..presets import PRESETS
 from ..run import run
 from ..schedule import Schedule
 from ..schedules import EDM, FlowMatching, VPLinear
@@ -139,8 +142,8 @@ class Certificate:
 
         say("", "measured", "claimed" if claim else "")
         kind = "weak order (exact law)" if self.stochastic else "order"
-        say(f"{kind}, exact start", f"{self.order:.2f}", claim and claim.order)
-        say(f"{kind}, own start", f"{self.usual_order:.2f}", claim and claim.usual_order)
+        say(f"{kind}, exact start", f"{self.order:.2f}", claim.order if claim else "")
+        say(f"{kind}, own start", f"{self.usual_order:.2f}", claim.usual_order if claim else "")
         say(f"{kind}, uneven steps", f"{self.uneven_order:.2f}")
         if self.paths is not None:
             weak = f"{self.paths.weak:.2f} +- {self.paths.weak_error:.2f}"
@@ -173,8 +176,8 @@ def certify(
     """Measure one solver under one set of options.
 
     Args:
-        solver: the name of a registered solver, or any function (schedule, times, **options) ->
-            Plan; `times` is a list of floats, noisy to clean.
+        solver: the name of a registered solver or of a preset, or any function (schedule, times,
+            **options) -> Plan; `times` is a list of floats, noisy to clean.
         claim: what to hold the measurement to; default: the solver's own claim for these options,
             if it is registered and makes one. A claim brings its options along.
         options: options of the solver.
@@ -184,11 +187,11 @@ def certify(
         TypeError: if the solver is no function, or returns something else than a Plan.
     """
     began = time.perf_counter()
-    method = look_up("solver", solver, SOLVERS) if isinstance(solver, str) else solver
+    method = named(solver) if isinstance(solver, str) else solver
     if not callable(method):
         raise TypeError(f"solver = {solver!r}: give a name or a function to a Plan")
     options = {**(claim.options if claim else {}), **options}
-    name = getattr(method, "__name__", type(method).__name__)
+    name = getattr(method, "__name__", getattr(method, "name", type(method).__name__))
     make = partial(_plan, method, name, options)
     vp = SCHEDULES["VP"]
     first, second = make(vp, even_grid(vp, 20)), make(vp, even_grid(vp, 40))
@@ -226,6 +229,18 @@ def certify(
         convergence=measured,
         seconds=time.perf_counter() - began,
     )
+
+
+def named(name: str) -> Callable[..., Plan]:
+    """The solver or preset of this name.
+
+    Raises:
+        ValueError: an unknown name (with the nearest right one), or a sampler that is no plan.
+    """
+    if name in ADAPTIVE or name in LANGEVIN:
+        raise ValueError(f"{name} looks at the sample, so it is no plan; certificates are of plans")
+    known: dict[str, Callable[..., Plan]] = {**SOLVERS, **PRESETS}
+    return look_up("solver", name, known)
 
 
 def certify_all(

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from ..certificates import certify
+from ..certificates.certificate import named
 from ..certificates.table import table
 from ..comparison.entries import options_of
 from ..files import write_atomic
-from ..names import look_up
-from ..solvers import CLAIMS, SOLVERS
+from ..solvers import CLAIMS
 from .load import load
 
 
@@ -24,8 +24,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "solver",
         nargs="?",
         metavar="NAME|MODULE:FUNCTION",
-        help="a solver of the package, or a function (schedule, times, **options) -> Plan of one's "
-        "own, looked for in this folder first; default: every solver in every claimed form",
+        help="a solver or preset of the package, or a function (schedule, times, **options) -> "
+        "Plan of one's own, looked for in this folder first; default: every solver in every "
+        "claimed form",
     )
     option(
         "--option",
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if ":" in options.solver:
         method = load(options.solver)
     else:
-        method = look_up("solver", options.solver, SOLVERS)
+        method = named(options.solver)
     if not callable(method):
         raise ValueError(f"{options.solver} is no function to a Plan but {type(method).__name__}")
     found = certify(method, **options_of(options.solver, method, options.option))

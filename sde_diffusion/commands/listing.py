@@ -1,4 +1,4 @@
-"""sde-diffusion list: solvers, adaptive solvers and time grids, with papers and claimed orders."""
+"""sde-diffusion list: solvers with papers and claimed orders, other samplers, presets, grids."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 
 from ..adaptive import ADAPTIVE
 from ..comparison.entries import Entry
+from ..langevin import LANGEVIN
+from ..presets import PRESETS
 from ..solvers import CLAIMS, PAPERS, SOLVERS
 from ..tables import Table
 from ..times import GRIDS
@@ -16,17 +18,23 @@ from .show import show
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Enter `list`."""
-    parser = commands.add_parser("list", help="solvers and time grids, with papers and orders")
-    parser.add_argument("what", nargs="?", choices=("solvers", "grids"), help="default: both")
+    parser = commands.add_parser("list", help="solvers, presets and time grids, with papers")
+    parser.add_argument(
+        "what", nargs="?", choices=("solvers", "presets", "grids"), help="default: all"
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the tables."""
-    if options.what != "grids":
-        show(solvers(), adaptive())
-    if options.what != "solvers":
-        show(grids())
+    tables = {
+        "solvers": (solvers, adaptive, langevin),
+        "presets": (presets,),
+        "grids": (grids,),
+    }
+    for what, made in tables.items():
+        if options.what in (None, what):
+            show(*(table() for table in made))
     return 0
 
 
@@ -52,6 +60,18 @@ def adaptive() -> Table:
     """The solvers that choose their own steps."""
     rows = tuple((name, _first_line(method)) for name, method in ADAPTIVE.items())
     return Table("Adaptive solvers", "", ("solver", "what it is"), rows)
+
+
+def langevin() -> Table:
+    """The samplers that stay at a noise level for several steps."""
+    rows = tuple((name, _first_line(method)) for name, method in LANGEVIN.items())
+    return Table("Langevin samplers", "", ("sampler", "what it is"), rows)
+
+
+def presets() -> Table:
+    """Every sampler of another package, and the solver that it is."""
+    rows = tuple((preset.name, preset.peer, preset.solver) for preset in PRESETS.values())
+    return Table("Presets", "samplers of other packages", ("preset", "package", "solver"), rows)
 
 
 def grids() -> Table:
