@@ -68,7 +68,8 @@ class BrownianPath(Noise):
     """
 
     def __init__(self, seeds: Sequence[int] | Tensor, depth: int | None = None) -> None:
-        if depth is not None and (not isinstance(depth, int) or not 1 <= depth <= 40):
+        whole = isinstance(depth, int) and not isinstance(depth, bool)
+        if depth is not None and not (whole and 1 <= depth <= 40):
             raise ValueError(f"depth = {depth!r} must be None or an integer from 1 to 40")
         self.depth = depth
         self._plain = PerSampleNoise(seeds)

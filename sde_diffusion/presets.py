@@ -100,7 +100,7 @@ def preset(name: str) -> Preset:
 
 
 def _plain(name: str) -> str:
-    return "".join(name.split()).casefold()
+    return "".join(str(name).split()).casefold()
 
 
 # Grids of diffusers, on schedules with integer timesteps.

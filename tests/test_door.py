@@ -72,3 +72,17 @@ def test_a_stage_outside_its_step_is_named():
 def test_a_negative_noise_of_restart_is_refused():
     with pytest.raises(ValueError, match="noise_scale = -1"):
         sd.solvers.restart(VP, GRID, noise_scale=-1.0)
+
+
+def test_names_that_mean_two_things_are_told_apart():
+    """`start` is x_T to `sample` and a word to some solvers, which a plan takes."""
+    denoiser = sd.problems.two_gaussians().denoiser(VP)
+    with pytest.raises(TypeError, match="make its plan"):
+        sd.sample(denoiser, (2, 1), solver="adams", start="full")
+
+
+def test_a_preset_or_a_depth_of_a_wrong_kind_is_refused():
+    with pytest.raises(ValueError, match="unknown preset 3"):
+        sd.preset(3)
+    with pytest.raises(ValueError, match="depth = True"):
+        sd.BrownianPath([1], depth=True)

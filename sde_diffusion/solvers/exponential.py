@@ -143,16 +143,17 @@ def _shares(
     """The integral of each Lagrange polynomial, as a share of the integral of 1."""
     alone: list[Scalar] = [1.0, *(0.0 for _ in nodes[1:])]
     lambda_t, lambda_s = schedule.half_log_snr(t), schedule.half_log_snr(s)
-    open_t, open_s = bool(lambda_t == -math.inf), bool(lambda_s == math.inf)
-    if open_s and (prediction == "data" or variable == "lambda"):
+    both = [number_of(lambda_t), number_of(lambda_s)]  # an inversion goes from clean to noisy
+    noise, data = -math.inf in both, math.inf in both
+    if data and (prediction == "data" or variable == "lambda"):
         return alone
-    if open_t and (prediction not in _MOVING or variable in ("lambda", "rho")):
+    if noise and (prediction not in _MOVING or variable in ("lambda", "rho")):
         return alone
     places = [_place(schedule, node, variable) for node in nodes]
     usable = [j for j, u in enumerate(places) if math.isfinite(number_of(u))]
     if variable == "t":
         u, measure = _along_time(schedule, t, s, lambda_s, prediction, tau)
-    elif open_t or open_s:
+    elif noise or data:
         u, measure = _along_noise(schedule, t, s, prediction, variable)
     else:
         u, measure = _along_lambda(lambda_t, lambda_s, prediction, variable, tau)
