@@ -54,31 +54,35 @@ class Setting:
 
 @dataclass(frozen=True)
 class Rule:
-    """A solver with its own defaults on a grid of the range's schedule, one step a call."""
+    """A solver on a grid of the range's schedule, one step a call; noise of torch's seed."""
 
     name: str
     solver: str
     times: Callable[..., Tensor]
+    options: tuple[tuple[str, Any], ...] = ()
     peer: str = "sde_diffusion"
 
     def run(self, case: Case, nfe: int, dtype: torch.dtype = torch.float64) -> Tensor | None:
         """The final y."""
         grid = self.times(case.schedule, nfe, t_start=case.t_start)
-        return follow(SOLVERS[self.solver](case.schedule, grid), case.schedule, case, dtype)
+        plan = SOLVERS[self.solver](case.schedule, grid, **dict(self.options))
+        return follow(plan, case.schedule, case, dtype, int(torch.randint(2**31, ())))
 
 
 DEFAULT = Rule("angular, default grid", "angular", default)
 
 
-def follow(plan: Plan, schedule: Schedule, case: Case, dtype: torch.dtype) -> Tensor:
-    """The plan's last y from the case's start."""
+def follow(
+    plan: Plan, schedule: Schedule, case: Case, dtype: torch.dtype, seed: int | None = None
+) -> Tensor:
+    """The plan's last y from the case's start; a stochastic plan draws from the seed."""
 
     def network(x: Tensor, t: Any) -> Tensor:
         alpha, sigma = (float(v) for v in schedule(t))
         return case.denoised(x / alpha, sigma / alpha)
 
     first, last = (float(schedule.alpha(plan.rows[i].t)) for i in (0, -1))
-    return run(plan, network, case.start.to(dtype) * first) / last
+    return run(plan, network, case.start.to(dtype) * first, noise=seed) / last
 
 
 @lru_cache(maxsize=100_000)

@@ -287,7 +287,7 @@ def _diffusers() -> Iterator[Setting]:
     for name, scheduler, options, stages in made:
         for table in ("vp", "log"):
             yield Setting(
-                "diffusers", f"{name}, {table} table", _discrete(scheduler, options, table), stages
+                "diffusers", f"{name}, {table} table", discrete(scheduler, options, table), stages
             )
     for order, rho, lower in product((2, 3), (3.0, 5.0, 7.0, 10.0, None), (True, False)):
         own = {"solver_order": order, "lower_order_final": lower}
@@ -301,7 +301,7 @@ def _diffusers() -> Iterator[Setting]:
         yield Setting("diffusers", title, _edm(D.EDMEulerScheduler, {"rho": rho}))
 
 
-def _discrete(scheduler_class: Any, options: dict[str, Any], table: str) -> Any:
+def discrete(scheduler_class: Any, options: dict[str, Any], table: str) -> Any:
     def solve(network: Network, y: Tensor, top: float, steps: int) -> Tensor:
         scheduler = scheduler_class(trained_betas=_betas(top, table), **options)
         scheduler.set_timesteps(steps)
