@@ -40,16 +40,19 @@ class Setting:
         name: sampler, spacing and options, for people.
         solve: (network, y at rho_max, rho_max, steps) -> y at the end.
         stages: network calls a step.
+        fixed: every step takes that many calls, the last one too, so that no more are tried.
     """
 
     peer: str
     name: str
     solve: Callable[[Network, Tensor, float, int], Tensor]
     stages: int = 1
+    fixed: bool = False
 
     def run(self, case: Case, nfe: int, dtype: torch.dtype = torch.float64) -> Tensor | None:
         """The final y with the most steps that ask at most `nfe` times; None if there are none."""
-        for steps in range(nfe // self.stages + 1, max(nfe // self.stages - 2, 0), -1):
+        most = nfe // self.stages + (not self.fixed)
+        for steps in range(most, max(nfe // self.stages - 2, 0), -1):
             calls = itertools.count(1)
             asked = 0
 

@@ -71,7 +71,7 @@ def peer_settings() -> Iterator[Peer]:
     ):
         options = {"predictor_order": n, "corrector_order": n, **spacing, **chosen}
         name = f"SA-Solver orders {n}, tau {tau}, {way}"
-        yield Peer("SA-Solver", name, discrete(D.SASolverScheduler, options, "vp"))
+        yield Peer("SA-Solver", name, discrete(D.SASolverScheduler, options, "vp"), fixed=True)
 
     K = _load_sampling()
     grids: dict[str, Any] = {
@@ -83,7 +83,7 @@ def peer_settings() -> Iterator[Peer]:
     for (title, sample), (way, grid) in itertools.product(
         {"2M-SDE": K.sample_dpmpp_2m_sde, "3M-SDE": K.sample_dpmpp_3m_sde}.items(), grids.items()
     ):
-        yield Peer(title, f"{title}, {way}", _k_diffusion(sample, grid))
+        yield Peer(title, f"{title}, {way}", _k_diffusion(sample, grid), fixed=True)
 
 
 def _k_diffusion(sample: Any, grid: Any) -> Any:
@@ -171,6 +171,16 @@ def _pair(figures: dict[str, Any]) -> str:
     return f"{figures['mean']:>10.4f}+-{figures['spread']:.4f}"
 
 
+def _write(path: Path, name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """The cell with what was measured anew, written into the file beside all else in it."""
+    cells: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    cell: dict[str, Any] = cells.setdefault(name, {})
+    cell |= found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps(cells, indent=1).encode())
+    return cell
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, write, print."""
     module = "benchmarks.quality.stochastic"
@@ -187,14 +197,9 @@ def main(arguments: list[str] | None = None) -> int:
         groups.setdefault(setting.peer, []).append(setting)
     if asked.peers:
         about["versions"] += "".join(f", {n} {version(n)}" for n in ("diffusers", "k-diffusion"))
-    path = asked.output / "stochastic.json"
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    content.setdefault("about", {}).update(dict.fromkeys(groups, about))
     for range_, model in itertools.product(asked.range, asked.model):
-        cell = content.setdefault("cells", {}).setdefault(f"{model} {range_}", {})
-        cell |= compare(model, range_, groups)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(content, indent=1).encode())
+        found = {"about": about, **compare(model, range_, groups)}
+        cell = _write(asked.output / "stochastic.json", f"{model} {range_}", found)
         print(table(f"{TITLES[model]}, {range_}", cell), flush=True)
     return 0
 
