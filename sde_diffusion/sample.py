@@ -81,11 +81,6 @@ def sample(
     schedule = denoiser.schedule
     method = _method(solver)
     _check_options(method, options)
-    if isinstance(start, str):  # some solvers have an option of this name
-        raise TypeError(
-            f"start = {start!r}: here it is the state x_T; to give a solver its option of this "
-            "name make its plan, solver=sd.solvers.adams(schedule, times, start='full')"
-        )
     given = not (isinstance(times, str) and times == "default")
     if isinstance(method, Preset) and not given:
         times = method.times  # a peer's sampler comes with the peer's grid

@@ -74,11 +74,11 @@ def test_a_negative_noise_of_restart_is_refused():
         sd.solvers.restart(VP, GRID, noise_scale=-1.0)
 
 
-def test_names_that_mean_two_things_are_told_apart():
-    """`start` is x_T to `sample` and a word to some solvers, which a plan takes."""
+def test_sample_hands_a_solver_its_first_steps():
     denoiser = sd.problems.two_gaussians().denoiser(VP)
-    with pytest.raises(TypeError, match="make its plan"):
-        sd.sample(denoiser, (2, 1), solver="adams", start="full")
+    options = {"solver": "adams", "times": GRID, "seed": 0}
+    full = sd.sample(denoiser, (2, 1), first_steps="full", **options)
+    assert not full.equal(sd.sample(denoiser, (2, 1), **options))
 
 
 def test_a_preset_or_a_depth_of_a_wrong_kind_is_refused():

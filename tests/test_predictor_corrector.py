@@ -202,7 +202,7 @@ def test_a_low_start_caps_the_order_at_three_and_a_full_one_does_not():
         errors = []
         for steps in (40, 80):
             grid = sd.times.uniform_lambda(schedule, steps, t, s)
-            y = sd.run(unipc(schedule, grid, order, start=start), data.denoiser(schedule), x)
+            y = sd.run(unipc(schedule, grid, order, first_steps=start), data.denoiser(schedule), x)
             errors.append(float((y - exact).square().mean().sqrt()))
         assert math.log2(errors[0] / errors[1]) == pytest.approx(expected, abs=0.25)
 
@@ -261,7 +261,7 @@ def test_gradients_reach_the_times():
     schedule = sd.VPLinear()
     step = 1e-6 * torch.tensor([0.0, 1.0, -1.0, 0.5, 1.0, 0.0], dtype=torch.float64)
     grid = smooth_grid(schedule, 5)
-    for make in (unipc, lambda s, g: unipc(s, g, 3, start="full"), sa_solver):
+    for make in (unipc, lambda s, g: unipc(s, g, 3, first_steps="full"), sa_solver):
 
         def value(times, make=make):
             return make(schedule, times).law(schedule, 0.3, 0.2)[1]
@@ -288,7 +288,7 @@ def test_gradients_reach_the_times():
         (lambda s, g: sa_solver(s, g, tau=-0.5), "at least 0"),
         (lambda s, g: sa_solver(s, g, tau=lambda t: math.nan), "at least 0"),
         (lambda s, g: sa_solver(s, g, tau_range=(1.0, 0.5)), "low < high"),
-        (lambda s, g: sa_solver(s, g, 3, start="full"), "noise limits the start"),
+        (lambda s, g: sa_solver(s, g, 3, first_steps="full"), "noise limits the start"),
     ],
 )
 def test_bad_options_are_refused(call, words):

@@ -18,8 +18,8 @@ from .solver import Claim, solver
 @solver(
     "Xue et al. 2023, arXiv:2309.05019",
     Claim(3, warm_up=2, point_exact=True, exact=("data", "lambda", 3)),
-    Claim(4, {"order": 4, "start": "full"}, point_exact=True, exact=("data", "lambda", 4)),
-    Claim(3, {"start": "full"}, point_exact=True, exact=("data", "lambda", 3)),
+    Claim(4, {"order": 4, "first_steps": "full"}, point_exact=True, exact=("data", "lambda", 4)),
+    Claim(3, {"first_steps": "full"}, point_exact=True, exact=("data", "lambda", 3)),
     Claim(2, {"order": 2}, point_exact=True, exact=("data", "lambda", 2)),
     Claim(3, {"prediction": "noise"}, 2, True, ("noise", "lambda", 3)),
     Claim(3, {"prediction": "velocity", "variable": "phi"}, 2, True, ("velocity", "phi", 3)),
@@ -33,7 +33,7 @@ def adams(
     prediction: str = "data",
     variable: str = "lambda",
     tau: float = 0.0,
-    start: str = "lower",
+    first_steps: str = "lower",
     lower_last: bool = False,
 ) -> Plan:
     """Exponential Adams-Bashforth: the output as a polynomial through its last `order` values.
@@ -52,8 +52,8 @@ def adams(
         variable: in which it is a polynomial: "lambda", "rho" (sigma/alpha), "phi"
             (sigma/(alpha + sigma)) or "t".
         tau: stochasticity; 0 is the probability-flow ODE, 1 the reverse SDE.
-        start: "lower": the first steps have orders 1, 2, ...; an order-1 step caps the order of
-            the whole at 2. "full": extra network calls inside the first steps remove that cap.
+        first_steps: "lower": they have orders 1, 2, ...; an order-1 step caps the order of the
+            whole at 2. "full": extra network calls inside the first steps remove that cap.
         lower_last: end with steps of orders ..., 2, 1 (what some libraries do below 10 or 15
             steps, here at any number).
 
@@ -61,7 +61,7 @@ def adams(
         ValueError: order above the number of steps or outside 1 .. 8; a wrong word; tau < 0, or
             with velocity prediction or a full start.
     """
-    return multistep(schedule, times, order, prediction, variable, tau, start, lower_last)
+    return multistep(schedule, times, order, prediction, variable, tau, first_steps, lower_last)
 
 
 @solver(
@@ -69,17 +69,19 @@ def adams(
     Claim(3, warm_up=2, point_exact=True, exact=("noise", "t", 3)),
     Claim(1, {"order": 1}, point_exact=True, exact=("noise", "t", 1)),
     Claim(2, {"order": 2}, point_exact=True, exact=("noise", "t", 2)),
-    Claim(4, {"order": 4, "start": "full"}, point_exact=True, exact=("noise", "t", 4)),
+    Claim(4, {"order": 4, "first_steps": "full"}, point_exact=True, exact=("noise", "t", 4)),
     Claim(2, {"order": 2, "variable": "rho"}, point_exact=True, exact=("noise", "rho", 2)),
     Claim(3, {"variable": "rho"}, 2, True, ("noise", "rho", 3)),
-    Claim(4, {"order": 4, "variable": "rho", "start": "full"}, None, True, ("noise", "rho", 4)),
+    Claim(
+        4, {"order": 4, "variable": "rho", "first_steps": "full"}, None, True, ("noise", "rho", 4)
+    ),
 )
 def deis(
     schedule: Schedule,
     times: list[Scalar],
     order: int = 3,
     variable: str = "t",
-    start: str = "lower",
+    first_steps: str = "lower",
     lower_last: bool = False,
 ) -> Plan:
     """DEIS, tAB or rhoAB: eps as a polynomial in t or in rho through its last values.
@@ -92,10 +94,10 @@ def deis(
         times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end.
         order: 1 to 8; 1 is DDIM.
         variable: "t" (tAB) or "rho" (rhoAB).
-        start, lower_last: as for `adams`.
+        first_steps, lower_last: as for `adams`.
 
     Raises:
         ValueError: as for `adams`.
     """
     look_up("variable", variable, {"t": 0, "rho": 0})
-    return multistep(schedule, times, order, "noise", variable, 0.0, start, lower_last)
+    return multistep(schedule, times, order, "noise", variable, 0.0, first_steps, lower_last)

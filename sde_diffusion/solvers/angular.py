@@ -31,7 +31,7 @@ FEW, MANY = 8, 20  # steps from which a corrector helps, and from which order 4 
     Claim(2, {"order": 2, "corrector": 0, "lower_last": False}, exact=("angular", "angle", 2)),
     Claim(
         4,
-        {"order": 4, "corrector": 0, "start": "full", "lower_last": False},
+        {"order": 4, "corrector": 0, "first_steps": "full", "lower_last": False},
         exact=("angular", "angle", 4),
     ),
     Claim(3, {"order": 2, "corrector": 3, "lower_last": False}, exact=("angular", "angle", 2)),
@@ -47,7 +47,7 @@ def angular(
     times: list[Scalar],
     order: int | None = None,
     corrector: int | None = None,
-    start: str = "lower",
+    first_steps: str = "lower",
     lower_last: bool | None = None,
 ) -> Plan:
     """Adams-Bashforth in the angle: w as a polynomial in theta through its last `order` values.
@@ -72,7 +72,7 @@ def angular(
             are fewer steps), 4 from there.
         corrector: the number of outputs of the corrector, the new one among them; 0: none; None:
             one more than the order (at most 8) from 8 steps on, none below.
-        start: as for `adams`.
+        first_steps: as for `adams`.
         lower_last: as for `adams`; None: from 8 to 19 steps.
 
     Raises:
@@ -88,7 +88,7 @@ def angular(
         order,
         "angular",
         "angle",
-        start=start,
+        first_steps=first_steps,
         lower_last=lower_last,
         corrector=corrector,
     )

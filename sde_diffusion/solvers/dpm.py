@@ -191,7 +191,7 @@ def dpm_solver_2m(
 @solver(
     "Lu et al. 2022, arXiv:2211.01095",
     Claim(3, warm_up=2, point_exact=True, exact=("noise", "lambda", 3)),
-    Claim(3, {"start": "full"}, point_exact=True, exact=("noise", "lambda", 3)),
+    Claim(3, {"first_steps": "full"}, point_exact=True, exact=("noise", "lambda", 3)),
     Claim(2, {"difference": "shipped"}, point_exact=True, exact=("noise", "lambda", 2)),
     Claim(2, {"difference": "diffusers"}, point_exact=True),
 )
@@ -199,7 +199,7 @@ def dpm_solver_3m(
     schedule: Schedule,
     times: list[Scalar],
     difference: str = "corrected",
-    start: str = "lower",
+    first_steps: str = "lower",
     lower_last: bool = False,
 ) -> Plan:
     """DPM-Solver(3M): the multistep method of order 3 on the noise.
@@ -215,11 +215,11 @@ def dpm_solver_3m(
         times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end.
         difference: "corrected" (order 3), "shipped" (order 2), or "diffusers", which takes the
             second step by the midpoint besides (order 2).
-        start, lower_last: as for `adams`.
+        first_steps, lower_last: as for `adams`.
 
     Raises:
-        ValueError: for an unknown difference or start.
+        ValueError: for an unknown difference or first_steps.
     """
     row = look_up("difference", difference, DIFFERENCES)
     order = min(3, len(times) - 1)  # on a grid of fewer steps, lower
-    return multistep(schedule, times, order, "noise", "lambda", 0.0, start, lower_last, row)
+    return multistep(schedule, times, order, "noise", "lambda", 0.0, first_steps, lower_last, row)

@@ -118,7 +118,7 @@ def dpm_solver_pp_2m(
 @solver(
     "Lu et al. 2022, arXiv:2211.01095",
     Claim(3, warm_up=2, point_exact=True, exact=("data", "lambda", 3)),
-    Claim(3, {"start": "full"}, point_exact=True, exact=("data", "lambda", 3)),
+    Claim(3, {"first_steps": "full"}, point_exact=True, exact=("data", "lambda", 3)),
     Claim(2, {"difference": "shipped"}, point_exact=True, exact=("data", "lambda", 2)),
     Claim(2, {"difference": "diffusers"}, point_exact=True),
 )
@@ -126,7 +126,7 @@ def dpm_solver_pp_3m(
     schedule: Schedule,
     times: list[Scalar],
     difference: str = "corrected",
-    start: str = "lower",
+    first_steps: str = "lower",
     lower_last: bool = False,
 ) -> Plan:
     """DPM-Solver++(3M): d as the parabola in lambda through its last three values.
@@ -146,11 +146,11 @@ def dpm_solver_pp_3m(
         times: noisy to clean; the end may have sigma = 0, the start alpha = 0.
         difference: "corrected" (order 3), "shipped" (order 2), or "diffusers", which takes the
             second step by the midpoint besides (order 2).
-        start, lower_last: as for `adams`.
+        first_steps, lower_last: as for `adams`.
 
     Raises:
-        ValueError: for an unknown difference or start.
+        ValueError: for an unknown difference or first_steps.
     """
     row = look_up("difference", difference, DIFFERENCES)
     order = min(3, len(times) - 1)  # on a grid of fewer steps, lower
-    return multistep(schedule, times, order, "data", "lambda", 0.0, start, lower_last, row)
+    return multistep(schedule, times, order, "data", "lambda", 0.0, first_steps, lower_last, row)

@@ -192,9 +192,11 @@ def _shipped(h: list[Scalar]) -> list[Scalar]:
     Claim(1, {"order": 1}, point_exact=True, exact=("noise", "rho", 1)),
     Claim(2, {"order": 2}, point_exact=True, exact=("noise", "rho", 2)),
     Claim(3, {"order": 3}, 2, True, ("noise", "rho", 3)),
-    Claim(4, {"start": "full"}, None, True, ("noise", "rho", 4)),
+    Claim(4, {"first_steps": "full"}, None, True, ("noise", "rho", 4)),
 )
-def lms(schedule: Schedule, times: list[Scalar], order: int = 4, start: str = "lower") -> Plan:
+def lms(
+    schedule: Schedule, times: list[Scalar], order: int = 4, first_steps: str = "lower"
+) -> Plan:
     """Linear multistep in rho: Adams-Bashforth with the exact weights of the grid.
 
     y_s = y_t + sum_j eps_j int l_j(rho) drho, y = x/alpha, l_j the Lagrange polynomials of the
@@ -210,12 +212,12 @@ def lms(schedule: Schedule, times: list[Scalar], order: int = 4, start: str = "l
         times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end; at least
             `order` steps.
         order: 1 to 8, the number of past outputs; 1 is DDIM.
-        start: as for `adams`.
+        first_steps: as for `adams`.
 
     Raises:
         ValueError: as for `adams`.
     """
-    return multistep(schedule, times, order, "noise", "rho", start=start)
+    return multistep(schedule, times, order, "noise", "rho", first_steps=first_steps)
 
 
 @solver(
@@ -223,10 +225,10 @@ def lms(schedule: Schedule, times: list[Scalar], order: int = 4, start: str = "l
     Claim(3, warm_up=2, point_exact=True, exact=("velocity", "phi", 3)),
     Claim(1, {"order": 1}, point_exact=True, exact=("velocity", "phi", 1)),
     Claim(2, {"order": 2}, point_exact=True, exact=("velocity", "phi", 2)),
-    Claim(4, {"order": 4, "start": "full"}, None, True, ("velocity", "phi", 4)),
+    Claim(4, {"order": 4, "first_steps": "full"}, None, True, ("velocity", "phi", 4)),
 )
 def velocity_adams(
-    schedule: Schedule, times: list[Scalar], order: int = 3, start: str = "lower"
+    schedule: Schedule, times: list[Scalar], order: int = 3, first_steps: str = "lower"
 ) -> Plan:
     """Adams-Bashforth on the velocity of flow matching, for every schedule.
 
@@ -242,9 +244,9 @@ def velocity_adams(
         schedule: alpha_t, sigma_t.
         times: noisy to clean, either end may be exact; at least `order` steps.
         order: 1 to 8, the number of past outputs; 1 is DDIM.
-        start: as for `adams`.
+        first_steps: as for `adams`.
 
     Raises:
         ValueError: as for `adams`.
     """
-    return multistep(schedule, times, order, "velocity", "phi", start=start)
+    return multistep(schedule, times, order, "velocity", "phi", first_steps=first_steps)

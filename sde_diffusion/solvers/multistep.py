@@ -42,7 +42,7 @@ def multistep(
     prediction: str,
     variable: str = "lambda",
     tau: Scalar | Callable[[Scalar], Scalar] = 0.0,
-    start: str = "lower",
+    first_steps: str = "lower",
     lower_last: bool = False,
     row: Row = weights,
     corrector: int = 0,
@@ -51,7 +51,7 @@ def multistep(
     """The plan of a multistep method.
 
     Args:
-        schedule, times, prediction, variable, start, lower_last: as for `adams`.
+        schedule, times, prediction, variable, first_steps, lower_last: as for `adams`.
         order: the number of outputs of the predictor.
         tau: stochasticity of each step, or a function that gives it at the step's noisier end.
         row: the step through given nodes.
@@ -61,7 +61,7 @@ def multistep(
     check_order(order, len(times) - 1)
     if corrector:
         check_order(corrector, len(times), "corrector")
-    full_start = look_up("start", start, {"lower": False, "full": True})
+    full_start = look_up("first_steps", first_steps, {"lower": False, "full": True})
     again = look_up("mode", mode, {"pec": False, "pece": True})
     wanted = order if corrector > order else order - 1  # nodes that a full start needs
     trace = Trace(times[0])
@@ -134,7 +134,9 @@ def _inner_nodes(
     through all nodes, and raises the order of what is found there by one.
     """
     if tau:
-        raise ValueError(f"start = 'full' is for tau = 0, not tau = {tau}: noise limits the start")
+        raise ValueError(
+            f"first_steps = 'full' is for tau = 0, not tau = {tau}: noise limits the start"
+        )
     count = wanted - len(known)
     low, high = schedule.half_log_snr(t), schedule.half_log_snr(s)
     points = [schedule.time_of(low + (high - low) * (i / count)) for i in range(1, count)] + [s]

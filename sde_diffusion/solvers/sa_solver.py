@@ -36,7 +36,7 @@ VARIANTS: dict[str, Row] = {"exact": weights, "bh1": bh1}
     Claim(2, {"tau": 0.5, "variant": "bh1"}, point_exact=True, strong=1.0),
     Claim(2, {"prediction": "noise"}, strong=1.0),
     Claim(3, {"tau": 0.0, "predictor": 2, "corrector": 3}, point_exact=True),
-    Claim(4, {"tau": 0.0, "predictor": 3, "corrector": 4, "start": "full"}, point_exact=True),
+    Claim(4, {"tau": 0.0, "predictor": 3, "corrector": 4, "first_steps": "full"}, point_exact=True),
 )
 def sa_solver(
     schedule: Schedule,
@@ -48,7 +48,7 @@ def sa_solver(
     prediction: str = "data",
     variant: str = "exact",
     mode: str = "pec",
-    start: str = "lower",
+    first_steps: str = "lower",
     lower_last: bool = False,
 ) -> Plan:
     """SA-Solver: Adams-Bashforth predictor, Adams-Moulton corrector, one draw of noise for both.
@@ -79,7 +79,7 @@ def sa_solver(
         variant: "exact", or "bh1": steps through two outputs have the simplified row of the
             authors' code, h/2 for the integral of the slope (as in `unipc`).
         mode: "pec", or "pece" to ask the network again at the corrected state: two calls a step.
-        start: "lower", or for tau = 0 "full", as for `adams`.
+        first_steps: "lower", or for tau = 0 "full", as for `adams`.
         lower_last: end with steps of orders ..., 2, 1.
 
     Raises:
@@ -116,7 +116,7 @@ def sa_solver(
         prediction,
         "lambda",
         stochasticity,
-        start,
+        first_steps,
         lower_last,
         row,
         corrector,

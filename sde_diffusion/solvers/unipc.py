@@ -32,8 +32,8 @@ VARIANTS: dict[str, Row] = {"bh1": bh1, "bh2": midpoint, "vary_coeff": weights}
     Claim(3, {"prediction": "noise"}, point_exact=True),
     Claim(3, {"mode": "pece"}, point_exact=True),
     Claim(4, {"order": 3}, warm_up=3, point_exact=True, exact=("data", "lambda", 3)),
-    Claim(4, {"order": 3, "start": "full"}, point_exact=True, exact=("data", "lambda", 3)),
-    Claim(5, {"order": 4, "start": "full"}, point_exact=True, exact=("data", "lambda", 4)),
+    Claim(4, {"order": 3, "first_steps": "full"}, point_exact=True, exact=("data", "lambda", 3)),
+    Claim(5, {"order": 4, "first_steps": "full"}, point_exact=True, exact=("data", "lambda", 4)),
 )
 def unipc(
     schedule: Schedule,
@@ -43,7 +43,7 @@ def unipc(
     prediction: str = "data",
     corrector: bool = True,
     mode: str = "pec",
-    start: str = "lower",
+    first_steps: str = "lower",
     lower_last: bool = False,
 ) -> Plan:
     """UniPC-p: predict through the last p outputs, correct with the new one among them.
@@ -68,7 +68,7 @@ def unipc(
         prediction: what m is: "data" or "noise".
         corrector: False for the predictor alone, UniP-p, of order p.
         mode: "pec", or "pece" to ask the network again at the corrected state: two calls a step.
-        start: "lower": the first steps have orders 1, 2, ..., which caps the order of the whole
+        first_steps: "lower": they have orders 1, 2, ..., which caps the order of the whole
             at 3 (2 without corrector); "full": extra network calls remove that cap.
         lower_last: end with steps of orders ..., 2, 1, as the authors' code does.
 
@@ -82,5 +82,15 @@ def unipc(
         raise ValueError("mode = 'pece' asks again after correcting: it needs corrector=True")
     correct = order + 1 if corrector else 0
     return multistep(
-        schedule, times, order, prediction, "lambda", 0.0, start, lower_last, row, correct, mode
+        schedule,
+        times,
+        order,
+        prediction,
+        "lambda",
+        0.0,
+        first_steps,
+        lower_last,
+        row,
+        correct,
+        mode,
     )
