@@ -4,7 +4,7 @@ A grid is even in some u(rho), from u(rho_max) to 0; with a smallest rho > 0, n 
 to that and one to 0:
 
     log, karras     u = log rho, rho^{1/p}       uniform in lambda; Karras et al. 2022, eq. 5
-    vp              u = t^{1/p}, t the time of Song's VP, beta 0.1 .. 20
+    vp              u = t^{1/p}, t the time of Song's VP, beta 0.1 .. 40
     flow            u = phi^{1/p}, phi = rho/(1 + rho)
     angle           u = arctan(rho)^{1/p}        the time of cosine schedules
 """
