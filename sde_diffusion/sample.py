@@ -86,9 +86,13 @@ def sample(
         times = method.times  # a peer's sampler comes with the peer's grid
     if isinstance(solver, Plan) and (steps is not None or given):
         raise ValueError("a Plan has its own times: leave out steps and times")
-    if isinstance(shape, int | float):
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise TypeError(f"shape = {shape!r} must be a sequence (batch, *event), as (16, 3, 32, 32)")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback = {callback!r}: give a function of a Point, or None")
+    if not isinstance(analytic_first_step, bool | int | float):
         raise TypeError(
-            f"shape = {shape} must be a sequence (batch, *event), as ({shape}, 3, 32, 32)"
+            f"analytic_first_step = {analytic_first_step!r}: give True, False or a variance"
         )
     grid = (
         [number_of(solver.rows[0].t)] if isinstance(solver, Plan) else _grid(schedule, steps, times)
@@ -109,8 +113,10 @@ def sample(
         options |= {name: value for name, value in common.items() if name in takes}
         return method(denoiser, x, grid, **options).x
     if method in LANGEVIN.values():
-        if callback is not None or progress:
-            raise ValueError(f"{solver!r} is no plan: leave out callback and progress")
+        if callback is not None or progress or spared:
+            raise ValueError(
+                f"{solver!r} is no plan: leave out callback, progress and analytic_first_step"
+            )
         return method(denoiser, x, grid, noise=noise, **options).x
     plan = solver if isinstance(solver, Plan) else method(schedule, grid, **options)
     if not isinstance(plan, Plan):
@@ -173,7 +179,9 @@ def starting_state(
     device: torch.device | str | None,
 ) -> Tensor:
     """x_t of shape (batch, *event): the given start, or N(0, sigma_t^2 I) where that is noise."""
-    if not shape or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):
+    if not shape or not all(
+        isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1 for n in shape
+    ):
         raise ValueError(f"shape = {shape} must be (batch, *event), every size at least 1")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(
