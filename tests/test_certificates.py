@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from math import inf
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,14 @@ def test_measurements_bear_the_claim_out(name, claim):
     assert certificate.claim == claim
     assert not certificate.failures, str(certificate)
     assert certificate.float32_floor < 2e-6
+
+
+def test_the_table_in_the_documentation_has_every_claim():
+    rows = (Path(__file__).parent.parent / "docs" / "certificates_table.md").read_text()
+    for name, claims in sd.CLAIMS.items():
+        for claim in claims:
+            options = ", ".join(f"{key}={value!r}" for key, value in claim.options.items())
+            assert f"| `{name}({options})` " in rows, "run: sde-diffusion certify --table FILE"
 
 
 def steps_of(times):
