@@ -16,7 +16,7 @@ test: $(READY)
 # Our samplers against those of diffusers, k-diffusion and azula. The last two ask for torchvision,
 # which they do not need for sampling: --no-deps.
 test-peers: $(PEERS)/.ready
-	$(PEERS)/bin/python -m pytest -n 0 tests/peers
+	$(PEERS)/bin/python -m pytest -n 0 -W ignore::DeprecationWarning tests/peers
 
 bench: $(READY)
 	$(PY) -m benchmarks $(if $(QUICK),--quick)
