@@ -129,7 +129,7 @@ def traced(
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     chosen = {**defaults, **options}
-    text = ", ".join(f"{key}={_short(value)}" for key, value in chosen.items())
+    text = ", ".join(f"{k}={_short(v)}" for k, v in chosen.items() if v is not None)
     return made_for(plan, schedule, f"{prefix}{name}({text})")
 
 
