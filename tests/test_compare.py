@@ -337,6 +337,14 @@ def test_bad_arguments_are_refused(change, error, match):
         sd.compare(PROBLEM.denoiser(VP), (2,), **{**SMALL, **change})
 
 
+def test_a_network_of_another_shape_is_told_the_shape_it_was_asked_with():
+    network = torch.nn.Linear(3, 3)
+    denoiser = sd.NetworkDenoiser(lambda x, t: network(x), VP, dtype=torch.float32)
+    with pytest.raises(RuntimeError) as caught:
+        sd.compare(denoiser, (2,), **SMALL)
+    assert any("shape (6, 2)" in note for note in caught.value.__notes__)
+
+
 def test_only_denoisers_are_compared():
     with pytest.raises(TypeError, match="NetworkDenoiser"):
         sd.compare(lambda x, t: x, (2,))

@@ -290,7 +290,11 @@ def _probe(denoiser: Denoiser, start: Tensor, t_end: float) -> str:
     with torch.no_grad():
         for t in (schedule.t_max, middle, schedule.t_clean):
             scale = float(schedule.sigma(t)) / float(schedule.sigma(schedule.t_max))
-            answers.append(denoiser(start * scale, t))
+            try:
+                answers.append(denoiser(start * scale, t))
+            except RuntimeError as error:
+                error.add_note(f"The network was asked with states of shape {tuple(start.shape)}.")
+                raise
     return digest([answer.float().cpu().numpy().tobytes().hex() for answer in answers])
 
 
