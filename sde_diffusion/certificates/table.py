@@ -40,7 +40,7 @@ def _without_grid(name: str) -> str:
 def _row(c: Certificate) -> str:
     claimed = "" if c.claim is None else f"{c.claim.order}"
     if c.claim is not None and c.claim.usual_order != c.claim.order:
-        claimed += f", {c.claim.usual_order} from its own start"
+        claimed += f" ({c.claim.usual_order})"
     paths = (
         ""
         if c.paths is None
