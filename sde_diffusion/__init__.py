@@ -14,7 +14,7 @@ from .inversion import invert, resume
 from .langevin import LANGEVIN, annealed_langevin, predictor_corrector
 from .networks import ResidualMLP
 from .noise import IndependentNoise, Noise, PerSampleNoise
-from .plan import Plan, Row, Trace
+from .plan import Plan, Row
 from .presets import PRESETS, Preset, preset
 from .run import Point, Trajectory, record, run
 from .sample import sample
@@ -30,6 +30,7 @@ from .tabulated import (
     ddpm_scaled_linear,
     ddpm_squared_cosine,
 )
+from .trace import Trace
 from .training import TrainResult, diffusion_loss, train
 from .weights import load_weights, save_weights
 

@@ -12,9 +12,10 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from .form import Form, Symbol, number_of
-from .plan import Plan, Trace
+from .plan import Plan
 from .scalar import Scalar
 from .schedule import Schedule
+from .trace import Trace
 
 
 def replay(

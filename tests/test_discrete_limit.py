@@ -27,7 +27,6 @@ from strategies import (
     vp_linears,
 )
 
-from sde_diffusion.plan import Trace
 from sde_diffusion.schedule import CustomSchedule
 from sde_diffusion.schedules import FlowMatching, VPCosine, VPLinear
 from sde_diffusion.solvers import (
@@ -40,6 +39,7 @@ from sde_diffusion.solvers import (
 )
 from sde_diffusion.tabulated import Tabulated
 from sde_diffusion.times import uniform
+from sde_diffusion.trace import Trace
 
 DOUBLE = torch.float64
 SIZES = [64, 128, 256, 512, 1024]

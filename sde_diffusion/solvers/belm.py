@@ -14,9 +14,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 from ..form import Form
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar
 from ..schedule import Schedule
+from ..trace import Trace
 from .exponential import output
 from .solver import Claim, solver
 

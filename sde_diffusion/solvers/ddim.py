@@ -16,9 +16,10 @@ from itertools import pairwise
 from torch import Tensor
 
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar, expm1, sqrt
 from ..schedule import Schedule
+from ..trace import Trace
 from .solver import Claim, solver
 
 

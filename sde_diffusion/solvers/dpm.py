@@ -17,9 +17,10 @@ from itertools import pairwise
 
 from ..form import Form
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar
 from ..schedule import Schedule
+from ..trace import Trace
 from .exponential import output, weights
 from .multistep import Node, Row, multistep
 from .rows import DIFFERENCES, SOLVER_TYPES

@@ -19,9 +19,10 @@ import math
 from itertools import pairwise
 
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar, sqrt
 from ..schedule import Schedule
+from ..trace import Trace
 from .exponential import weights
 from .multistep import multistep
 from .rows import DIFFERENCES, SOLVER_TYPES, midpoint

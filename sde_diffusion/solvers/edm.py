@@ -22,9 +22,10 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from ..form import Form
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar, exp, expm1, log, sqrt
 from ..schedule import Schedule
+from ..trace import Trace
 from .ddim import kept
 from .exponential import output
 from .solver import Claim, solver

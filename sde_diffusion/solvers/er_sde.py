@@ -25,9 +25,10 @@ import numpy as np
 
 from ..form import Form
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar, exp, log, sqrt
 from ..schedule import Schedule
+from ..trace import Trace
 from .multistep import check_order
 from .solver import Claim, solver
 

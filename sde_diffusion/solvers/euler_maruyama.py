@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar, sqrt
 from ..schedule import Schedule
+from ..trace import Trace
 from .solver import Claim, solver
 
 

@@ -36,9 +36,10 @@ from torch import Tensor
 
 from ..form import Form
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar, phi
 from ..schedule import Schedule
+from ..trace import Trace
 from .exponential import output, weights
 from .solver import Claim, solver
 

@@ -18,9 +18,10 @@ from itertools import pairwise
 
 from ..form import Form
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar
 from ..schedule import Schedule
+from ..trace import Trace
 from .adams import multistep
 from .exponential import output
 from .solver import Claim, solver

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from ..form import Form
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar
 from ..schedule import Schedule
+from ..trace import Trace
 from .exponential import Weights, output, weights
 
 _MOST = 8  # beyond it, coefficients of an extrapolation only amplify errors

@@ -15,9 +15,10 @@ from typing import Any
 
 from ..form import Form, number_of
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar, log
 from ..schedule import Schedule
+from ..trace import Trace
 from ..transform import replay
 from .solver import SOLVERS, Claim, solver
 

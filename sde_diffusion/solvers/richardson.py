@@ -17,9 +17,10 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar
 from ..schedule import Schedule
+from ..trace import Trace
 from ..transform import replay
 from .solver import CLAIMS, SOLVERS, Claim, solver, traced
 

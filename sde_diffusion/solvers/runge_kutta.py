@@ -14,9 +14,10 @@ from itertools import pairwise
 
 from ..form import Form
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar, log
 from ..schedule import Schedule
+from ..trace import Trace
 from .solver import Claim, solver
 
 

@@ -27,9 +27,10 @@ from itertools import pairwise
 
 from ..form import Form
 from ..names import look_up
-from ..plan import Plan, Trace
+from ..plan import Plan
 from ..scalar import Scalar, sqrt
 from ..schedule import Schedule
+from ..trace import Trace
 from .exponential import output, weights
 from .solver import Claim, solver
 
