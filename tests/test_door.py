@@ -70,8 +70,8 @@ def test_a_stage_outside_its_step_is_named():
 
 
 def test_a_negative_noise_of_restart_is_refused():
-    with pytest.raises(ValueError, match="noise_scale = -1"):
-        sd.solvers.restart(VP, GRID, noise_scale=-1.0)
+    with pytest.raises(ValueError, match="s_noise = -1"):
+        sd.solvers.restart(VP, GRID, s_noise=-1.0)
 
 
 def test_sample_hands_a_solver_its_first_steps():

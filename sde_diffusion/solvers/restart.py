@@ -35,7 +35,7 @@ def restart(
     times: list[Scalar],
     base: str | Callable[..., Plan] = "heun",
     intervals: tuple[Interval, ...] = ((0.3, 0.9, 2, None),),
-    noise_scale: float = 1.0,
+    s_noise: float = 1.0,
 ) -> Plan:
     """Restart sampling over any deterministic solver.
 
@@ -53,14 +53,14 @@ def restart(
             method starts afresh in each piece.
         intervals: (low, high, K, steps), from the noisiest to the cleanest `low`. steps = None
             takes the points of the grid between low and high.
-        noise_scale: factor on the noise of the way up (the paper's S_noise, 1.003 there).
+        s_noise: factor on the noise of the way up (the paper's S_noise, 1.003 there).
 
     Raises:
         ValueError: levels out of order or outside the grid or the schedule; K < 0; steps < 1; a
-            stochastic base; noise_scale < 0.
+            stochastic base; s_noise < 0.
     """
-    if noise_scale < 0:
-        raise ValueError(f"noise_scale = {noise_scale} must not be negative; 1 is the exact noise")
+    if s_noise < 0:
+        raise ValueError(f"s_noise = {s_noise} must not be negative; 1 is the exact noise")
     make = look_up("base", base, SOLVERS) if isinstance(base, str) else base
     grid = frozenset(map(number_of, times))
     trace = Trace(times[0])
@@ -78,7 +78,7 @@ def restart(
             down = [top, *_even(schedule, high, low, steps), bottom]
         for _ in range(count):
             scale, deviation = schedule.transition(bottom, top)
-            x = scale * x + noise_scale * deviation * trace.noise(bottom, top)
+            x = scale * x + s_noise * deviation * trace.noise(bottom, top)
             x = _down(trace, x, make(schedule, down))
     if len(left) > 1:
         x = _down(trace, x, make(schedule, left), grid)
