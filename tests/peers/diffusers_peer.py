@@ -69,6 +69,14 @@ def as_flow(made: Any, x: torch.Tensor, label: Any, d: torch.Tensor) -> torch.Te
     return (x - d) / made.sigmas[made.step_index]
 
 
+def as_angular(made: Any, x: torch.Tensor, label: Any, d: torch.Tensor) -> torch.Tensor:
+    """The network predicts alpha eps - sigma D, states variance-preserving, sigma = betas."""
+    if made.step_index is None:
+        made._init_step_index(label)
+    alpha, sigma = made.alphas[made.step_index], made.betas[made.step_index]
+    return (alpha * x - d) / sigma
+
+
 def as_edm(made: Any, x: torch.Tensor, label: Any, d: torch.Tensor) -> torch.Tensor:
     """The network is preconditioned as in EDM."""
     if made.step_index is None:

@@ -58,17 +58,18 @@ def table(name: str, sigmas: Tensor, path: bool = False, **options: Any) -> Tabl
     return probe.table(end)
 
 
-def fast(sigma_min: float, sigma_max: float, n: int, **options: Any) -> Table:
-    """`sample_dpm_fast`, which makes its own grid."""
-    probe = Probe()
+def fast(sigma_min: float, sigma_max: float, n: int, wide: bool = True) -> Table:
+    """`sample_dpm_fast`, which makes its own grid.
+
+    Args:
+        n: network calls.
+        wide: make that grid in float64; False: as shipped, in torch's default dtype.
+    """
+    probe, default = Probe(), torch.get_default_dtype()
     levels = (torch.tensor(v, dtype=torch.float64) for v in (sigma_min, sigma_max))
-    end = sampling.sample_dpm_fast(
-        probe.answer,
-        probe.start,
-        *levels,
-        n,
-        disable=True,
-        noise_sampler=lambda *_: probe.draw(),
-        **options,
-    )
+    torch.set_default_dtype(torch.float64 if wide else default)
+    try:
+        end = sampling.sample_dpm_fast(probe.answer, probe.start, *levels, n, disable=True)
+    finally:
+        torch.set_default_dtype(default)
     return probe.table(end)

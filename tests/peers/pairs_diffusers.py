@@ -7,12 +7,14 @@ equal levels amplify it (most in Euler ancestral, whose sigma_up is such a diffe
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import diffusers_peer as peer
 import torch
-from diffusers_peer import as_edm, as_epsilon, as_flow, as_sample, as_vp_epsilon
+from diffusers_peer import as_angular, as_edm, as_epsilon, as_flow, as_sample, as_vp_epsilon
 from parity import Pair, written
 from probe import difference
 
@@ -46,6 +48,11 @@ def at_pndm(made: Any) -> tuple[Any, Any]:
     """Integer timesteps, then timestep 0, as with set_alpha_to_one=False."""
     labels = [*(int(k) for k in made._timesteps[::-1]), 0]
     return VP, sd.times.from_timesteps(VP, labels)[:-1]
+
+
+def at_angular(made: Any) -> tuple[Any, Any]:
+    """sigma = betas, alpha = sqrt(1 - sigma^2)."""
+    return VP, sd.times.from_sigmas(VP, (made.betas / made.alphas).double())
 
 
 def levels(made: Any) -> list[float]:
@@ -164,6 +171,22 @@ def _constant(tau: float, label: Any) -> torch.Tensor:
     return torch.tensor(tau, dtype=torch.float64)
 
 
+def ipndm(steps: int) -> Pair:
+    """Its sines, a little below 1 at the start: from alpha = 0 its first step is another."""
+    sines = [0.999 * math.sin(math.pi / 2 * (1 - i / steps)) ** 2 for i in range(steps + 1)]
+    options = {"order": 4, "coefficients": "even"}
+    made = pair(
+        "IPNDM",
+        "ipndm",
+        options,
+        grid=at_angular,
+        steps=steps,
+        answer=as_angular,
+        trained_betas=sines,
+    )
+    return replace(made, peer=f"IPNDM(trained_betas=0.999 sin^2), {steps} steps")
+
+
 SPACINGS = ("linspace", "leading", "trailing")
 
 PAIRS = [
@@ -229,6 +252,7 @@ PAIRS = [
     ve("EulerAncestralDiscrete", "euler_ancestral", answer=as_epsilon, rounding=2e-3),
     ve("LMSDiscrete", "lms"),
     pair("PNDM", "pndm", grid=at_pndm, answer=as_vp_epsilon, steps_offset=1, rounding=2e-4),
+    *(ipndm(steps) for steps in (4, 20)),
     pair("FlowMatchEulerDiscrete", "euler", grid=at_flow, answer=as_flow),
     pair("FlowMatchHeunDiscrete", "heun", grid=at_flow, answer=as_flow),
     ve("EDMEuler", "ddim", answer=as_edm),

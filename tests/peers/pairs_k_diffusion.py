@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import k_diffusion_peer as peer
+import torch
 from parity import Pair, written
-from probe import difference
+from probe import Chain, difference
 
 import sde_diffusion as sd
 
@@ -30,6 +33,25 @@ def pair(
         return difference(peer.table(theirs, sigmas, path, **their_options), plan)
 
     return Pair(written(f"sample_{theirs}", their_options), written(ours, options), measure)
+
+
+def fast(n: int) -> Pair:
+    """Even steps in lambda of order 3; the last, or the last two, of the order that n leaves."""
+    steps = n // 3 + 1
+    orders = [3] * (steps - 2) + [2, 1] if n % 3 == 0 else [3] * (steps - 1) + [n % 3]
+    levels = torch.logspace(1, -1, steps + 1, dtype=torch.float64).tolist()
+
+    def measure(wide: bool) -> float:
+        plans = [
+            sd.SOLVERS[f"dpm_solver_{order}"](EDM, step)
+            for order, step in zip(orders, pairwise(levels), strict=True)
+        ]
+        return difference(peer.fast(levels[-1], levels[0], n, wide), Chain(plans))
+
+    ours = "dpm_solver_3, then " + ", ".join(f"dpm_solver_{k}" for k in orders if k < 3)
+    return Pair(
+        f"sample_dpm_fast(n={n})", ours, partial(measure, True), partial(measure, False), 2e-5
+    )
 
 
 PAIRS = [
@@ -67,4 +89,5 @@ PAIRS = [
     ),
     pair("dpmpp_2s_ancestral", "dpm_solver_pp_2s", eta=0.0),
     pair("dpmpp_sde", "dpm_solver_pp_2s", eta=0.0),
+    *(fast(n) for n in (10, 11, 12)),
 ]

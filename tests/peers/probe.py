@@ -91,6 +91,24 @@ class Probe:
         return e
 
 
+class Chain:
+    """Plans one after another, each starting from the end of the one before: no noise."""
+
+    def __init__(self, plans: list[Plan]) -> None:
+        self.plans, self.nfe = plans, sum(plan.nfe for plan in plans)
+
+    def matrix(self) -> Tensor:
+        rows = torch.zeros(self.nfe + 1, self.nfe + 1, dtype=torch.float64)
+        rows[0, 0], k = 1.0, 0
+        for plan in self.plans:
+            own, n = plan.matrix(), plan.nfe
+            block = own[:, :1] * rows[k]
+            block[:, 1 + k : 1 + k + n] = own[:, 1 : 1 + n]
+            rows[k : k + n + 1] = block
+            k += n
+        return rows
+
+
 def as_plan(table: Table, times: list[float]) -> Plan:
     """A peer's table as a plan, so that its order can be measured like that of ours.
 

@@ -3,6 +3,7 @@
 import pairs_azula
 import pairs_diffusers
 import pairs_k_diffusion
+import pairs_singlestep
 import pytest
 from parity import TOLERANCE, parameters
 
@@ -10,6 +11,7 @@ PAIRS = [
     *parameters(pairs_azula.PAIRS),
     *parameters(pairs_k_diffusion.PAIRS),
     *parameters(pairs_diffusers.PAIRS),
+    *parameters(pairs_singlestep.PAIRS),
 ]
 
 
