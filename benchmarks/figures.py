@@ -21,6 +21,9 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
+from sde_diffusion.comparison.figure import MARKERS
+from sde_diffusion.comparison.figure import STYLE as PLAIN
+
 from .cases import TITLES
 from .claim import CLAIMED, Comparison
 from .entries import Entry
@@ -33,19 +36,7 @@ COLOURS = (
     *("#56B4E9", "#8C6D31", "#666666", "#7B3FA0", "#B0A000"),
 )
 DASHES = ("-", "--", ":", "-.")
-MARKERS = "osD^vPX*"
-STYLE: Any = {
-    "figure.dpi": 110,
-    "savefig.dpi": 130,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.titlesize": 11,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
+STYLE: Any = {**PLAIN, "figure.dpi": 110, "savefig.dpi": 130}
 
 
 def save(figure: Figure, path: Path) -> Path:
