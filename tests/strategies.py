@@ -3,6 +3,7 @@
 import math
 
 import hypothesis
+import pytest
 import torch
 from hypothesis import strategies as st
 
@@ -119,3 +120,7 @@ def slope(sizes, errors):
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
     return covariance / sum((a - mean_x) ** 2 for a in x)
+
+
+def close(value, rel=1e-9, scale=0.0):
+    return pytest.approx(value, rel=rel, abs=rel * abs(scale) + 1e-13)

@@ -11,6 +11,7 @@ from strategies import (
     beta_maxs,
     beta_mins,
     betas,
+    close,
     customs,
     edms,
     given,
@@ -18,15 +19,13 @@ from strategies import (
     scheduled_times,
     schedules,
     shapes,
-    slope,
     sub_vps,
     vp_cosines,
     vp_linears,
     zero_terminal,
 )
 
-import sde_diffusion as sd
-from sde_diffusion.schedule import CustomSchedule, Schedule
+from sde_diffusion.schedule import Schedule
 from sde_diffusion.schedules import EDM, VE, FlowMatching, SubVP, VPCosine, VPLinear
 from sde_diffusion.tabulated import Shifted, Tabulated, ZeroTerminalSNR, ddpm_linear
 
@@ -40,10 +39,6 @@ def autograd(function, t):
     if not value.requires_grad:
         return 0.0
     return float(torch.autograd.grad(value, u)[0])
-
-
-def close(value, rel=1e-9, scale=0.0):
-    return pytest.approx(value, rel=rel, abs=rel * abs(scale) + 1e-13)
 
 
 # The coefficients of the SDE, from alpha and sigma alone
@@ -362,229 +357,3 @@ def test_a_lambda_out_of_range_is_refused(schedule, excess):
             schedule.time_of(lambda_)
         with pytest.raises(ValueError, match="ask for a lambda inside"):
             schedule.time_of(torch.tensor([lambda_], dtype=DOUBLE))
-
-
-# Tables of a discrete process
-
-
-@given(betas)
-def test_a_table_is_hit_at_its_entries(table):
-    schedule = Tabulated.from_betas(table)
-    times = [i / len(table) for i in range(len(table) + 1)]
-    level = 1.0
-    levels = [level := level * (1 - beta) for beta in table]
-    assert schedule.timesteps == len(table)
-    expected = [1.0, *(math.sqrt(v) for v in levels)]
-    noise = [0.0, *(math.sqrt(1 - v) for v in levels)]
-    assert [schedule.alpha(t) for t in times] == close(expected, rel=1e-13)
-    assert [schedule.sigma(t) for t in times] == close(noise, rel=1e-11)
-    alphas, sigmas = schedule(torch.tensor(times, dtype=DOUBLE))
-    assert alphas.tolist() == close(expected, rel=1e-13)
-    assert sigmas.tolist() == close(noise, rel=1e-11)
-
-
-@given(vp_linears, st.floats(0.1, 0.9))
-def test_interpolation_error_falls_as_a_table_is_refined(schedule, place):
-    """Tables of alphabar from the continuous schedule tend to it, faster than the spacing."""
-    sizes, errors = [16, 32, 64, 128], []
-    t = torch.linspace(0.05, 0.95, 601, dtype=DOUBLE)
-    for n in sizes:
-        bars = schedule.alpha(torch.arange(1, n + 1, dtype=DOUBLE) / n) ** 2
-        table = Tabulated(bars)
-        errors.append(float((table.alpha(t) - schedule.alpha(t)).abs().max()))
-        assert float((table.sigma(t) ** 2 + table.alpha(t) ** 2 - 1).abs().max()) < 1e-12
-    assert slope(sizes, errors) < -1.8  # monotone cubics: order 2 at least, 4 inside
-    assert errors[-1] < 1e-4
-
-
-def test_ddpm_of_the_paper_and_its_continuous_limit():
-    """alphabar_1000 = 4.04e-5 against exp(-10.05) = 4.32e-5: sum of log(1 - beta) + beta."""
-    table, limit = ddpm_linear(), VPLinear()
-    steps = [1e-4 + (0.02 - 1e-4) * i / 999 for i in range(1000)]
-    log_level = math.fsum(math.log1p(-beta) for beta in steps)
-    assert 2 * math.log(table.alpha(1.0)) == close(log_level)
-    assert limit.alpha(1.0) ** 2 == close(math.exp(-math.fsum(steps)))
-    assert table.alpha(1.0) ** 2 == pytest.approx(4.04e-5, rel=2e-3)
-    assert limit.alpha(1.0) ** 2 == pytest.approx(4.32e-5, rel=2e-3)
-
-
-# Schedules from schedules
-
-
-@given(st.floats(0.2, 6.0), st.floats(0.0, 1.0))
-def test_shifted_flow_matching_is_the_published_timestep_shift(factor, t):
-    """t' = factor t/(1 + (factor - 1) t), Esser et al. 2024, arXiv:2403.03206, eq. 23."""
-    moved = factor * t / (1 + (factor - 1) * t)
-    assert Shifted(FlowMatching(), factor)(t) == close((1 - moved, moved), rel=1e-12)
-
-
-@given(scheduled_times(of=plain), st.floats(0.2, 6.0))
-def test_a_shift_multiplies_the_noise_to_signal_ratio_and_keeps_the_family(case, factor):
-    schedule, (t,) = case
-    shifted = Shifted(schedule, factor)
-    alpha_t, sigma_t = shifted(t)
-    assert sigma_t / alpha_t == close(factor * schedule.rho(t))
-    assert shifted.rho(t) == close(factor * schedule.rho(t))
-    if isinstance(schedule, VE | EDM):
-        assert alpha_t == close(1.0)
-    elif isinstance(schedule, FlowMatching):
-        assert alpha_t + sigma_t == close(1.0)
-    elif isinstance(schedule, VPLinear | VPCosine | Tabulated):
-        assert alpha_t**2 + sigma_t**2 == close(1.0)
-
-
-@given(scheduled_times(of=plain), st.floats(0.3, 4.0), st.floats(0.3, 4.0))
-def test_two_shifts_are_one(case, first, second):
-    schedule, (t,) = case
-    twice = Shifted(Shifted(schedule, first), second)
-    assert twice(t) == close(Shifted(schedule, first * second)(t))
-
-
-@given(scheduled_times(of=zero_terminal))
-def test_zero_terminal_snr_as_published(case):
-    """alpha' = (alpha - alpha_T)/(1 - alpha_T), Lin et al. 2023, arXiv:2305.08891, algorithm 1."""
-    schedule, (t,) = case
-    last = schedule.base.alpha(schedule.t_max)
-    assert schedule.alpha(t) == close((schedule.base.alpha(t) - last) / (1 - last))
-    assert schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2 == close(1.0)
-
-
-# Refusals
-
-
-@pytest.mark.parametrize(
-    ("alpha", "sigma"),
-    [
-        (lambda t: 0.5 - t, lambda t: t),
-        (lambda t: 1 - t, lambda t: t - 0.5),
-        (lambda t: 1 - t, lambda t: t * float("nan")),
-        (lambda t: 1 / t, lambda t: t),
-        (lambda t: torch.log(t), lambda t: t),
-    ],
-    ids=["negative-alpha", "negative-sigma", "nan", "infinite", "log-zero"],
-)
-def test_scales_that_are_no_scales_are_refused(alpha, sigma):
-    with pytest.raises(ValueError, match=r"finite and non-negative.*mend the function"):
-        CustomSchedule(alpha, sigma)
-
-
-@pytest.mark.parametrize(
-    ("alpha", "sigma"),
-    [
-        (lambda t: t, lambda t: 1 - t),
-        (lambda t: 1.0, lambda t: 1.0),
-        (lambda t: 1 - t, lambda t: t * (1 - t)),
-        (lambda t: 1 + 0 * t, lambda t: 0 * t),
-        (lambda t: 1 + 0 * t, lambda t: 2 + torch.sin(7 * t)),
-    ],
-    ids=["data-at-one", "constant", "both-zero", "no-noise", "wave"],
-)
-def test_a_half_log_snr_that_does_not_fall_is_refused(alpha, sigma):
-    with pytest.raises(ValueError, match="must decrease strictly"):
-        CustomSchedule(alpha, sigma)
-
-
-@pytest.mark.parametrize(
-    ("ends", "match"),
-    [
-        ({"t_min": 1.0, "t_max": 0.0}, "must be below t_max"),
-        ({"t_min": 0.5, "t_max": 0.5}, "must be below t_max"),
-        ({"t_max": math.inf}, "must be finite"),
-        ({"t_min": math.nan}, "must be finite"),
-        ({"t_clean": 1.0}, "t_clean"),
-        ({"t_clean": -0.1}, "t_clean"),
-    ],
-)
-def test_ends_that_are_no_ends_are_refused(ends, match):
-    with pytest.raises(ValueError, match=match):
-        CustomSchedule(lambda t: torch.exp(-t), lambda t: t, **ends)
-
-
-@pytest.mark.parametrize(
-    ("make", "match"),
-    [
-        (lambda: VPLinear(1.0, 0.5), "need 0 <= beta_min"),
-        (lambda: VPLinear(1e-4, math.inf), "need 0 <= beta_min"),
-        (lambda: SubVP(-0.1, 20.0), "need 0 <= beta_min"),
-        (lambda: VPLinear(math.nan, 20.0), "need 0 <= beta_min"),
-        (lambda: VE(0.0, 50.0), "need 0 < sigma_min"),
-        (lambda: VE(1.0, 0.5), "need 0 < sigma_min"),
-        (lambda: EDM(0.1, math.inf), "need 0 < sigma_min"),
-        (lambda: EDM(math.nan, 80.0), "need 0 < sigma_min"),
-        (lambda: VPCosine(0.0), "offset must be positive"),
-        (lambda: VPCosine(math.nan), "offset must be positive"),
-        (lambda: VPCosine(t_max=1.01), "must lie in"),
-        (lambda: VPCosine(t_max=0.0), "must lie in"),
-        (lambda: Shifted(FlowMatching(), 0.0), "must be positive"),
-        (lambda: Shifted(FlowMatching(), -1.0), "must be positive"),
-        (lambda: Shifted(FlowMatching(), math.nan), "must be positive"),
-        (lambda: Shifted(FlowMatching(), math.inf), "must be positive"),
-        (lambda: ZeroTerminalSNR(FlowMatching()), "variance-preserving schedule"),
-        (lambda: ZeroTerminalSNR(SubVP()), "variance-preserving schedule"),
-        (lambda: ZeroTerminalSNR(EDM()), "variance-preserving schedule"),
-        (lambda: ZeroTerminalSNR(_vp_from_noise()), "not at 0"),
-    ],
-)
-def test_bad_parameters_are_refused(make, match):
-    with pytest.raises(ValueError, match=match):
-        make()
-
-
-def _vp_from_noise():
-    return CustomSchedule(torch.cos, torch.sin, 0.1, 1.5)
-
-
-@given(betas, st.sampled_from([0.0, -0.1, 1.5, math.nan, math.inf]), st.data())
-def test_bad_betas_are_refused_and_named(table, bad, data):
-    place = data.draw(st.integers(0, len(table) - 1))
-    with pytest.raises(ValueError, match=rf"betas\[{place}\].*every beta must lie in"):
-        Tabulated.from_betas([*table[:place], bad, *table[place + 1 :]])
-
-
-@pytest.mark.parametrize(
-    ("bars", "place"),
-    [
-        ([0.9, 0.95, 0.5], 1),
-        ([0.9, 0.9], 1),
-        ([1.0, 0.5], 0),
-        ([1.2, 0.5], 0),
-        ([0.5, math.nan], 1),
-        ([math.inf, 0.5], 0),
-        ([0.5, -0.1], 1),
-        ([0.5, 0.0, 0.0], 2),
-    ],
-)
-def test_bad_cumulative_alphas_are_refused_and_named(bars, place):
-    with pytest.raises(ValueError, match=rf"alphas_cumprod\[{place}\].*use Tabulated.from_betas"):
-        Tabulated(bars)
-
-
-@pytest.mark.parametrize("bars", [[], [0.5]])
-def test_a_table_of_one_entry_is_refused(bars):
-    with pytest.raises(ValueError, match="needs at least 2"):
-        Tabulated(bars)
-
-
-def test_an_infinite_lambda_is_refused_where_sigma_is_never_zero():
-    for lambda_ in (math.inf, torch.tensor(math.inf, dtype=torch.float64)):
-        with pytest.raises(ValueError, match="ask for a lambda inside it"):
-            VE().time_of(lambda_)
-
-
-def test_functions_outside_torch_are_refused():
-    """Automatic differentiation would see a constant, and f = g = 0."""
-    with pytest.raises(ValueError, match="in torch operations"):
-        CustomSchedule(lambda t: math.cos(t.item()), lambda t: math.sin(t.item()), t_max=1.5)
-
-
-def test_a_kernel_goes_from_clean_to_noisy():
-    with pytest.raises(ValueError, match="from s to t"):
-        VPLinear().transition(0.7, 0.2)
-
-
-def test_drift_where_no_signal_is_left():
-    """f = -inf at alpha = 0, and no solver that uses it starts there."""
-    for schedule in (VPCosine(t_max=1.0), FlowMatching(), ZeroTerminalSNR(VPLinear())):
-        assert schedule.f(schedule.t_max) == -math.inf
-        with pytest.raises(ValueError, match="singular"):
-            sd.SOLVERS["euler_maruyama"](schedule, [schedule.t_max, 0.5])
