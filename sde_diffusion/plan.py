@@ -15,7 +15,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -160,6 +160,18 @@ class Plan:
         """What the noise of a run must cover."""
         clock = {t: float(log(alpha_t) - log(sigma_t)) for t, alpha_t, sigma_t in self.scales}
         return Course(self.noises, self.times, clock)
+
+    def detached(self) -> Plan:
+        """The same table in plain floats, whatever its coefficients carry."""
+        rows = tuple(
+            Row(
+                row.kind,
+                number_of(row.t),
+                *({k: number_of(c) for k, c in group.items()} for group in (row.x, row.d, row.z)),
+            )
+            for row in self.rows
+        )
+        return replace(self, rows=rows)
 
     def check_schedule(self, schedule: Schedule) -> None:
         """Raise ValueError if a schedule is not the one that the plan was made for."""

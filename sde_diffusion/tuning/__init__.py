@@ -1,0 +1,1 @@
+"""Plans fitted to a model: few steps, chosen by what the network's own paths say."""
