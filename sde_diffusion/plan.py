@@ -11,20 +11,19 @@ running that text once leaves a trace, the `Plan`. Coefficients are float64 thro
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .files import write_atomic
 from .form import Symbol, number_of, write_terms
 from .noise import Course
+from .plan_file import read_table, write_table
 from .program import Program, compile_rows
 from .scalar import Scalar, log
 from .schedule import Schedule
@@ -78,6 +77,9 @@ class Plan:
         schedule: repr of the schedule it was made for, for people.
         scales: (t, alpha_t, sigma_t) at some times: by the first three, `check_schedule` knows
             the schedule; a stochastic plan also has those of its grid and of its noises.
+        origin: where its numbers come from, in plain JSON values: empty for a solver's plan, a
+            record of the fit for a tuned one. "about" is what `print` says of it. What a
+            transform makes is another table, and has none.
 
     Raises:
         ValueError: if a row refers to what does not exist yet, or a coefficient is not finite.
@@ -88,6 +90,7 @@ class Plan:
     name: str = "plan"
     schedule: str = ""
     scales: tuple[tuple[float, float, float], ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.rows) < 2 or self.rows[-1].kind != "end" or self.rows[0].terms():
@@ -293,6 +296,7 @@ class Plan:
             f"{self.name} on {self.schedule}" if self.schedule else self.name,
             f"{len(self.times) - 1} steps, {self.nfe} network calls, "
             f"history {self.history}, {kind}",
+            *([str(self.origin["about"])] if "about" in self.origin else []),
             f"{'t':>10}  {'kind':<8}{'asks':<6}state",
         ]
         outputs = 0
@@ -305,7 +309,11 @@ class Plan:
         return "\n".join(lines)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the table as JSON, atomically; floats are kept to the last bit."""
+        """Write the table and its origin as JSON, atomically; floats are kept to the last bit.
+
+        Raises:
+            TypeError, ValueError: an origin that is not of plain, finite values.
+        """
         rows = [
             {
                 "kind": row.kind,
@@ -314,26 +322,17 @@ class Plan:
             }
             for row in self.rows
         ]
-        header = {"format": "sde_diffusion.plan", "version": 1}
-        about = {n: getattr(self, n) for n in ("name", "schedule", "scales", "noises")}
-        text = json.dumps({**header, **about, "rows": rows}, indent=1, allow_nan=False)
-        write_atomic(path, text.encode())
+        about = {n: getattr(self, n) for n in ("name", "schedule", "scales", "noises", "origin")}
+        write_table(path, {**about, "rows": rows})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
         """Read a table written by `save`.
 
         Raises:
-            ValueError: if the file is damaged, or is not a plan of this version.
+            ValueError: if the file is damaged, was altered, or is of a newer version.
         """
-        try:
-            table = json.loads(Path(path).read_bytes())
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON ({error}); it is damaged or no plan") from error
-        if not isinstance(table, dict) or table.get("format") != "sde_diffusion.plan":
-            raise ValueError(f"{path} is JSON but not a plan (no format 'sde_diffusion.plan')")
-        if table.get("version") != 1:
-            raise ValueError(f"{path} has plan version {table.get('version')!r}; this reads 1")
+        table = read_table(path)
         try:
             rows = tuple(
                 Row(
@@ -345,7 +344,8 @@ class Plan:
             )
             noises = tuple((float(t), float(s)) for t, s in table["noises"])
             scales = tuple((float(t), float(a), float(s)) for t, a, s in table["scales"])
-            return cls(rows, noises, str(table["name"]), str(table["schedule"]), scales)
+            name, schedule, origin = str(table["name"]), str(table["schedule"]), table["origin"]
+            return cls(rows, noises, name, schedule, scales, dict(origin))
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path} is a damaged plan: {error!r}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def sample(
     denoiser: Denoiser,
     shape: Sequence[int],
     *,
-    solver: str | Plan | Callable[..., Plan] = "angular",
+    solver: str | os.PathLike[str] | Plan | Callable[..., Plan] = "angular",
     steps: int | None = None,
     times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor = "default",
     seed: int | Sequence[int] | Noise | None = None,
@@ -50,8 +51,9 @@ def sample(
         denoiser: a network and how to read it (`NetworkDenoiser`), or any `Denoiser`.
         shape: (batch, *event).
         solver: a name of `SOLVERS`, `ADAPTIVE`, `LANGEVIN` or `PRESETS`, a solver of one's own
-            (schedule, times, **options) -> Plan, or a `Plan`. A preset brings its own grid. The
-            default was measured against those of other packages: benchmark page, "The default".
+            (schedule, times, **options) -> Plan, a `Plan`, or the path of one ("plan.json"). A
+            preset brings its own grid, a plan its times and options. The default was measured
+            against those of other packages: benchmark page, "The default".
         steps: number of steps of the grid, 20 by default; not together with given times.
         times: a name of `times.GRIDS`, a function (schedule, steps) -> times, or the times.
         seed: one seed, or one a sample (then a sample does not depend on its batch), a `Noise`, or
@@ -79,6 +81,8 @@ def sample(
             "NetworkDenoiser(network, schedule, prediction='noise')"
         )
     schedule = denoiser.schedule
+    if isinstance(solver, os.PathLike) or (isinstance(solver, str) and solver.endswith(".json")):
+        solver = Plan.load(solver)
     method = _method(solver)
     _check_options(method, options)
     given = not (isinstance(times, str) and times == "default")
@@ -133,9 +137,13 @@ def _method(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
         known: dict[str, Callable[..., Any]] = {**SOLVERS, **ADAPTIVE, **LANGEVIN, **PRESETS}
         return look_up("solver", solver, known)
     if isinstance(solver, Plan):
-        return lambda: solver
+        own = lambda: solver
+        own.__name__ = "a Plan"  # as an error about options calls it
+        return own
     if not callable(solver):
-        raise TypeError(f"solver = {solver!r}: give a name, a function to a Plan, or a Plan")
+        raise TypeError(
+            f"solver = {solver!r}: give a name, a function to a Plan, a Plan, or the path of one"
+        )
     return solver
 
 
