@@ -1,0 +1,65 @@
+"""What can be tuned, towards what, and how: the names that `tune` takes.
+
+    free      what of a plan is free          FAMILIES, or STRATEGIES where one fit is not all
+    loss      what the fit makes small        LOSSES
+    method    how it is made small            METHODS
+
+A new one is a line in its table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..plan import Plan
+from ..scalar import Scalar
+from ..schedule import Schedule
+from .family import Family
+from .fit import Fit
+from .loss import Loss, endpoint
+
+
+@dataclass(frozen=True)
+class Base:
+    """What tuning begins with: a plan, and the solver that wrote it where there is one.
+
+    Attributes:
+        plan: the plan to be bettered.
+        schedule: alpha_t, sigma_t, of the denoiser.
+        solver: (schedule, times) -> Plan, its options bound; None if only the plan was given.
+        times: the grid on which it wrote the plan; without a solver, the plan's own.
+    """
+
+    plan: Plan
+    schedule: Schedule
+    times: tuple[float, ...]
+    solver: Callable[[Schedule, Sequence[Scalar]], Plan] | None = None
+
+    def need_solver(self, free: str) -> Callable[[Schedule, Sequence[Scalar]], Plan]:
+        """The solver; ValueError if there is none, for what is free needs other tables of it."""
+        if self.solver is None:
+            raise ValueError(
+                f"free = {free!r} writes the plan anew for other times, and {self.plan.name} is a "
+                "finished table: give tune the solver's name and nfe in its place, or free='table'"
+            )
+        return self.solver
+
+
+Fitter = Callable[..., Fit]
+"""(family, denoiser, loss, train, validation, *, numbers, state, watch, ...) -> Fit."""
+
+Strategy = Callable[..., tuple[Plan, Fit]]
+"""(base, denoiser, loss, train, validation, *, numbers, state, watch, ...) -> the plan, its Fit.
+
+For what is not one fit of one family: growing from one NFE to the next, dynamic programming over
+knots, two families in turn. `numbers`, `state` and `watch` are those of a fit (`fit.py`): what
+`watch` was last given comes back in the first two when a stopped run goes on."""
+
+FAMILIES: dict[str, Callable[[Base], Family]] = {}
+
+STRATEGIES: dict[str, Strategy] = {}
+
+METHODS: dict[str, Fitter] = {}
+
+LOSSES: dict[str, Callable[[], Loss]] = {"endpoint": endpoint}
