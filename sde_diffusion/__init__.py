@@ -14,6 +14,7 @@ from .inversion import invert, resume
 from .langevin import LANGEVIN, annealed_langevin, predictor_corrector
 from .networks import ResidualMLP
 from .noise import IndependentNoise, Noise, PerSampleNoise
+from .parallel import ParallelRun, run_parallel
 from .plan import Plan, Row
 from .presets import PRESETS, Preset, preset
 from .run import Point, Trajectory, record, run
@@ -57,6 +58,7 @@ __all__ = [
     "IndependentNoise",
     "NetworkDenoiser",
     "Noise",
+    "ParallelRun",
     "PerSampleNoise",
     "Plan",
     "Point",
@@ -93,6 +95,7 @@ __all__ = [
     "record",
     "resume",
     "run",
+    "run_parallel",
     "sample",
     "save_weights",
     "solver",

@@ -95,7 +95,7 @@ def run(
             another schedule; network output of a wrong shape; a callback's state likewise.
         FloatingPointError: if the run leaves the finite numbers; says at which step and time.
     """
-    x = _checked_start(plan, denoiser, x)
+    x = checked_start(plan, denoiser, x)
     source = noise_from(noise)
 
     def execute(check: bool) -> Tensor:
@@ -272,7 +272,7 @@ def _bind(
     return [plain_call(denoiser, t) for t in plan.asked_at]
 
 
-def _checked_start(
+def checked_start(
     plan: Plan, denoiser: Denoiser | Callable[[Tensor, Scalar], Tensor], x: Tensor
 ) -> Tensor:
     if not isinstance(plan, Plan):

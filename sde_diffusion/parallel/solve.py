@@ -1,0 +1,159 @@
+r"""The front door of sampling in parallel: latency traded for work, for any plan.
+
+A plan of n network calls is a triangular system for its outputs d_0 .. d_{n-1}: each is asked at
+a state that is known once the earlier ones are. Instead of one after another, a method guesses
+all, asks for many in one call, corrects the states, and repeats until they no longer move: fewer
+rounds than n, more evaluations than n. Noise is drawn once, before, so a stochastic plan is a
+system like any other, and the result is the one that `run` gives with the same noise.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..denoise import Denoiser
+from ..names import look_up, unknown
+from ..noise import Noise, noise_from
+from ..plan import Plan
+from ..progress import Progress
+from ..run import check_finite, checked_start
+from .network import AnyDenoiser, Network
+from .picard import picard
+from .table import Table
+from .task import Task
+
+METHODS: dict[str, Callable[..., Tensor]] = {"picard": picard}
+"""By name: (task, **options) -> the last states."""
+
+
+@dataclass(frozen=True)
+class ParallelRun:
+    """What `run_parallel` did.
+
+    Attributes:
+        x: the last states, (batch, *event).
+        converged: (batch,), bool, on the CPU: whether each sample met the tolerance; all do unless
+            max_rounds stopped them.
+        rounds: rounds: what has to wait for one another, instead of the plan's nfe calls.
+        sample_rounds: (batch,), int64, on the CPU: the rounds that each sample took part in.
+        calls: network calls: one a round, more with a batch limit, several devices, or a
+            denoiser that takes one time only.
+        evaluations: states that the network was asked at, over all samples; run: nfe * batch.
+        seconds: wall time.
+        residuals: the largest relative change of a state that was still moving, by round.
+    """
+
+    x: Tensor
+    converged: Tensor
+    rounds: int
+    sample_rounds: Tensor
+    calls: int
+    evaluations: int
+    seconds: float
+    residuals: tuple[float, ...]
+
+
+def run_parallel(
+    plan: Plan,
+    denoiser: AnyDenoiser,
+    x: Tensor,
+    *,
+    noise: Noise | int | Sequence[int] | None = None,
+    method: str = "picard",
+    tolerance: float = 1e-3,
+    max_rounds: int | None = None,
+    batch_limit: int | None = None,
+    replicas: Sequence[AnyDenoiser] = (),
+    progress: bool = False,
+    **options: Any,
+) -> ParallelRun:
+    """Run a plan from state x at its first time to its last, many rows at a time.
+
+    Args:
+        plan: any solver's table, stochastic ones included.
+        denoiser: a `Denoiser` for the plan's schedule that takes one time a sample. A plain
+            function (x, t) -> E[x_0 | x_t] is asked once for each time: right, but slower.
+        x: the starting state x_T, shape (batch, *event), floating; it is not changed. Half
+            precision is widened to float32.
+        noise: as for `run`; the same noise gives the result of `run`.
+        method: a name of `parallel.METHODS`.
+        tolerance: the relative change of a state (RMS over the event) that is taken for none, > 0.
+        max_rounds: the most rounds; None: as many as it takes, at most the plan's nfe.
+        batch_limit: the most states in one network call; None: no limit.
+        replicas: the same denoiser on further devices; the rows are shared out evenly.
+        progress: show how far it is.
+        options: of the method, e.g. window=100.
+
+    Returns:
+        The result and what it took.
+
+    Raises:
+        TypeError, ValueError: as `run`; an unknown method or option; numbers out of range.
+        FloatingPointError: if the run leaves the finite numbers.
+
+    Warns:
+        RuntimeWarning: if max_rounds was reached first; see `converged`.
+    """
+    solve = look_up("method", method, METHODS)
+    known = list(inspect.signature(solve).parameters)[1:]
+    own = [p for p in inspect.signature(run_parallel).parameters if p != "options"][3:]
+    for option in options:
+        if option not in known:
+            raise TypeError(unknown(f"option of run_parallel with {method}", option, known + own))
+    _check_numbers(
+        tolerance,
+        max_rounds=max_rounds,
+        batch_limit=batch_limit,
+        **{name: options[name] for name in ("window",) if name in options},
+    )
+    x = checked_start(plan, denoiser, x)
+    check_finite(x)
+    began = time.perf_counter()
+    source = noise_from(noise)
+    draw = source.stream(x, plan.course) if plan.stochastic else None
+    if isinstance(denoiser, Denoiser):
+        denoiser.bind(plan.asked_at, x)  # checks the times
+    network = Network([denoiser, *replicas], plan.asked_at, batch_limit)
+    limit = plan.nfe if max_rounds is None else max_rounds
+    with torch.no_grad(), Progress(plan.nfe * len(x), progress) as bar:
+        task = Task(plan, x, Table(plan, x, draw), network, float(tolerance), limit, bar)
+        result = solve(task, **options)
+    rounds = torch.from_numpy(task.sample_rounds.copy())
+    converged = rounds > 0
+    if not converged.all():
+        warnings.warn(
+            f"{plan.name}: {int((~converged).sum())} of {len(x)} samples had not met "
+            f"tolerance = {tolerance:g} after max_rounds = {limit}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    rounds[~converged] = task.rounds
+    seconds = time.perf_counter() - began
+    return ParallelRun(
+        result,
+        converged,
+        task.rounds,
+        rounds,
+        network.calls,
+        network.evaluations,
+        seconds,
+        tuple(task.residuals),
+    )
+
+
+def _check_numbers(tolerance: float, **counts: int | None) -> None:
+    if not (isinstance(tolerance, int | float) and 0 < tolerance < math.inf):
+        raise ValueError(f"tolerance = {tolerance!r} must be a positive number, as 1e-3")
+    for name, count in counts.items():
+        whole = isinstance(count, int) and not isinstance(count, bool)
+        if count is not None and not (whole and count >= 1):
+            raise ValueError(f"{name} = {count!r} must be an integer, at least 1, or None")
