@@ -96,7 +96,12 @@ def scipy(
     def solve(ode: Callable[[Tensor, Tensor], Tensor], state: Tensor, grid: list[float]) -> Tensor:
         def slope(t: float, y: np.ndarray) -> np.ndarray:
             point = torch.from_numpy(y).to(state).reshape(state.shape)
-            return ode(t, point).double().cpu().numpy().reshape(-1)  # type: ignore[arg-type]
+            slopes: np.ndarray = ode(t, point).double().cpu().numpy()  # type: ignore[arg-type]
+            if not np.isfinite(slopes).all():  # scipy would shorten its step for ever
+                raise FloatingPointError(
+                    f"scipy {method}: the network's output is not finite at t = {t:.6g}"
+                )
+            return slopes.reshape(-1)
 
         start = state.double().cpu().numpy().reshape(-1)
         solution = solve_ivp(slope, (grid[0], grid[-1]), start, method=method, rtol=rtol, atol=atol)

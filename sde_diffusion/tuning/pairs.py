@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +19,7 @@ class Pairs:
         t_start, t_end: the times of both.
         times: where the path is known, (m,), float64, from t_start to t_end; None: the ends only.
         states: the path there, (m, n, *event); None likewise.
+        origin: who the teacher was and what it was asked, in plain JSON values.
     """
 
     starts: Tensor
@@ -25,6 +28,7 @@ class Pairs:
     t_end: float
     times: Tensor | None = None
     states: Tensor | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -33,4 +37,4 @@ class Pairs:
         """Samples first .. last - 1."""
         states = None if self.states is None else self.states[:, first:last]
         starts, ends = self.starts[first:last], self.ends[first:last]
-        return Pairs(starts, ends, self.t_start, self.t_end, self.times, states)
+        return replace(self, starts=starts, ends=ends, states=states)

@@ -1,0 +1,96 @@
+"""Tensors and plain values in a file, so that a long job which is stopped goes on where it was.
+
+A .npz archive: the plain values as JSON text, and each tensor in them as an array of its own.
+Nothing in it is executed (no pickle), and a file is whole or absent.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..denoise import Denoiser
+from ..files import write_atomic
+
+FORMAT = "sde_diffusion.kept/1"
+_ARRAY = "array of this file"  # the key that stands for a tensor in the JSON text
+_SAME = 1e-4  # how far a network's answers may be off, relative, and be those of the same network
+
+
+def keep(path: Path, values: Mapping[str, Any]) -> None:
+    """Write plain values (None, words, numbers, lists, mappings by words) and tensors."""
+    arrays: list[np.ndarray] = []
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            arrays.append(value.detach().cpu().numpy())
+            return {_ARRAY: len(arrays) - 1}
+        if isinstance(value, Mapping):
+            return {str(key): plain(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner) for inner in value]
+        return value
+
+    text = json.dumps({"format": FORMAT, "values": plain(values)})
+    content = io.BytesIO()
+    named = {f"array{i}": array for i, array in enumerate(arrays)}
+    np.savez(content, allow_pickle=False, text=np.array(text), **named)  # type: ignore[arg-type]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, content.getvalue())
+
+
+def kept(path: Path) -> dict[str, Any] | None:
+    """What `keep` wrote, tensors on the CPU; None if there is no such file, or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            content = json.loads(str(archive["text"]))
+            if content["format"] != FORMAT:
+                return None
+
+            def whole(value: Any) -> Any:
+                if isinstance(value, dict) and _ARRAY in value:
+                    return torch.from_numpy(archive[f"array{value[_ARRAY]}"])
+                if isinstance(value, dict):
+                    return {key: whole(inner) for key, inner in value.items()}
+                if isinstance(value, list):
+                    return [whole(inner) for inner in value]
+                return value
+
+            return dict(whole(content["values"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+@torch.no_grad()
+def probe(denoiser: Denoiser, starts: Tensor, t_start: float, t_end: float) -> Tensor:
+    """What the denoiser answers at two starting points and the same, scaled, at two later times."""
+    schedule = denoiser.schedule
+    last = max(t_end, schedule.t_clean)
+    times = (t_start, (t_start + last) / 2, last)
+    scales = [float(sum(schedule(t))) / float(sum(schedule(t_start))) for t in times]
+    answers = [denoiser(starts[:2] * c, t) for c, t in zip(scales, times, strict=True)]
+    return torch.stack(answers).double().cpu()
+
+
+def check_same(answers: Tensor, before: Tensor, path: Path, label: str) -> None:
+    """Raise ValueError if a network does not answer as the one did whose results a file keeps."""
+    if answers.shape == before.shape:
+        size = before.norm()
+        off = float((answers - before).norm() / size) if size else float(answers.norm())
+        if off <= _SAME:
+            return
+        found = f"its answers differ by {off:.1%}"
+    else:
+        found = f"its samples have shape {tuple(before.shape[2:])}"
+    raise ValueError(
+        f"{path} was made with another network, also under the label {label!r} ({found}): give "
+        "this network another label, or another folder"
+    )
