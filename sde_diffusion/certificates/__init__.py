@@ -3,6 +3,7 @@
 from .certificate import SCHEDULES, Certificate, certify, certify_all
 from .convergence import Convergence, converge
 from .exactness import Exactness, exactness
+from .invariants import Invariants, invariants
 from .paths import PathOrders
 
 __all__ = [
@@ -10,9 +11,11 @@ __all__ = [
     "Certificate",
     "Convergence",
     "Exactness",
+    "Invariants",
     "PathOrders",
     "certify",
     "certify_all",
     "converge",
     "exactness",
+    "invariants",
 ]

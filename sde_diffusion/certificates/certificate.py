@@ -9,7 +9,6 @@ calls, history and noise per step; and how far float32 is from float64.
 from __future__ import annotations
 
 import inspect
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +42,7 @@ from .convergence import (
     rough_grid,
 )
 from .exactness import Exactness, degree, exactness
+from .invariants import invariants
 from .paths import PathOrders, path_orders
 
 SCHEDULES: dict[str, Schedule] = {"VP": VPLinear(), "EDM": EDM(), "flow": FlowMatching()}
@@ -260,15 +260,9 @@ def point_error(plan: Plan, schedule: Schedule) -> float:
 
     Exact: sum of c_d + c_x alpha_T = alpha_t, and c_x^2 sigma_T^2 + sum of c_z^2 = sigma_t^2.
     """
-    matrix, n = plan.matrix().detach(), 1 + plan.nfe
-    alpha_T, sigma_T = schedule(plan.rows[0].t)
-    worst = 0.0
-    for line, t in zip(matrix, [*plan.asked_at, plan.times[-1]], strict=True):
-        alpha_t, sigma_t = (float(v) for v in schedule(t))
-        mean = line[0] * alpha_T + line[1:n].sum()
-        deviation = math.hypot(float(line[0]) * float(sigma_T), float(line[n:].norm()))
-        worst = max(worst, abs(float(mean) / alpha_t - 1), abs(deviation / sigma_t - 1))
-    return worst
+    found = invariants(plan, schedule)
+    states = zip(found.mean, found.deviation, found.scales, strict=True)
+    return max(max(abs(m / alpha_t), abs(v / sigma_t)) for m, v, (alpha_t, sigma_t) in states)
 
 
 def float32_floor(plan: Plan, schedule: Schedule) -> float:
