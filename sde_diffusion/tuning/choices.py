@@ -18,6 +18,7 @@ from ..schedule import Schedule
 from .family import Family
 from .fit import Fit
 from .loss import Loss, endpoint
+from .scalars import scalars
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ For what is not one fit of one family: growing from one NFE to the next, dynamic
 knots, two families in turn. `numbers`, `state` and `watch` are those of a fit (`fit.py`): what
 `watch` was last given comes back in the first two when a stopped run goes on."""
 
-FAMILIES: dict[str, Callable[[Base], Family]] = {}
+FAMILIES: dict[str, Callable[[Base], Family]] = {
+    "scalars": lambda base: scalars(base.plan, base.schedule),
+}
 
 STRATEGIES: dict[str, Strategy] = {}
 
