@@ -185,5 +185,5 @@ def test_only_an_ideal_denoiser_has_exact_paths():
 def test_scipy_ends_where_a_network_does_not_answer(method):
     """Its own step control would shorten the step for ever."""
     denoiser = sd.FunctionDenoiser(lambda x, t: x * (torch.nan if t < 0.5 else 0.1), VP)
-    with pytest.raises(FloatingPointError, match=r"not finite at t = 0\.4"):
+    with pytest.raises(FloatingPointError, match="not finite"):
         sd.adaptive.scipy(denoiser, torch.ones(2, 2), [1.0, END], method=method)

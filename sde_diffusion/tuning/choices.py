@@ -9,11 +9,11 @@ A new one is a line in its table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..plan import Plan
-from ..scalar import Scalar
 from ..schedule import Schedule
 from .family import Family
 from .fit import Fit
@@ -28,16 +28,18 @@ class Base:
     Attributes:
         plan: the plan to be bettered.
         schedule: alpha_t, sigma_t, of the denoiser.
-        solver: (schedule, times) -> Plan, its options bound; None if only the plan was given.
-        times: the grid on which it wrote the plan; without a solver, the plan's own.
+        times: the grid on which the solver wrote it; without a solver, the plan's own.
+        solver: (schedule, times, **options) -> Plan; None if only the plan was given.
+        options: of the solver.
     """
 
     plan: Plan
     schedule: Schedule
     times: tuple[float, ...]
-    solver: Callable[[Schedule, Sequence[Scalar]], Plan] | None = None
+    solver: Callable[..., Plan] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-    def need_solver(self, free: str) -> Callable[[Schedule, Sequence[Scalar]], Plan]:
+    def need_solver(self, free: str) -> Callable[..., Plan]:
         """The solver; ValueError if there is none, for what is free needs other tables of it."""
         if self.solver is None:
             raise ValueError(
@@ -65,4 +67,9 @@ STRATEGIES: dict[str, Strategy] = {}
 
 METHODS: dict[str, Fitter] = {}
 
-LOSSES: dict[str, Callable[[], Loss]] = {"endpoint": endpoint}
+LOSSES: dict[str, Callable[[Schedule, float], Loss]] = {
+    "endpoint": lambda schedule, scale: endpoint(scale),
+}
+
+WITH_PATH: set[str] = {"trajectory"}
+"""Names of losses, and of what is free, that need points on the teacher's paths."""

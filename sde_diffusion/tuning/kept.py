@@ -42,7 +42,7 @@ def keep(path: Path, values: Mapping[str, Any]) -> None:
     text = json.dumps({"format": FORMAT, "values": plain(values)})
     content = io.BytesIO()
     named = {f"array{i}": array for i, array in enumerate(arrays)}
-    np.savez(content, allow_pickle=False, text=np.array(text), **named)  # type: ignore[arg-type]
+    np.savez(content, allow_pickle=False, text=np.array(text), **named)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, content.getvalue())
 
