@@ -28,6 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -67,7 +68,8 @@ def parareal(task: Task, blocks: int | None = None) -> Tensor:
         blocks = min(n, max(1, round(math.sqrt(ITERATIONS * n))))
     if isinstance(blocks, bool) or not isinstance(blocks, int) or not 1 <= blocks <= n:
         raise ValueError(
-            f"blocks = {blocks!r} must be an integer from 1 to the plan's {n} network calls, or None"
+            f"blocks = {blocks!r} must be an integer from 1 to {n}, the plan's network calls, "
+            "or None"
         )
     cut_up = cut(task.plan, blocks)
     if task.max_rounds < len(cut_up):
@@ -88,7 +90,7 @@ class Block:
         coarse: of each of them, its terms if the block's first output stands for all of its
             outputs: over the symbols handed to the block and that output.
         noise: of each of them, its terms over the draws.
-        asked: number of that output.
+        asked, calls: number of that output, and of network calls.
     """
 
     first: int
@@ -97,6 +99,7 @@ class Block:
     coarse: Mapping[Symbol, Terms]
     noise: Mapping[Symbol, Terms]
     asked: int
+    calls: int
 
 
 def cut(plan: Plan, blocks: int) -> list[Block]:
@@ -106,8 +109,7 @@ def cut(plan: Plan, blocks: int) -> list[Block]:
     the fewest symbols are handed on (so at a grid point rather than at a stage), then nearest.
     """
     asking = [i for i, row in enumerate(plan.rows) if row.asks]
-    last_use = _last_use(plan)
-    handed = {j: _alive(asking, last_use, row) for j, row in enumerate(asking)}
+    handed = _handed(plan)
     size = len(asking) / blocks
     chosen: list[int] = []
     for b in range(1, blocks):
@@ -119,19 +121,27 @@ def cut(plan: Plan, blocks: int) -> list[Block]:
     end = len(plan.rows) - 1
     rows = [0, *(asking[j] for j in chosen), end]
     given = [(("x", 0),), *(handed[j] for j in chosen), (("x", end),)]
-    return [_block(plan, asking, *part) for part in zip(rows, rows[1:], given, given[1:])]
+    parts = zip(pairwise(rows), pairwise(given), strict=True)
+    return [_block(plan, asking, *ends, *symbols) for ends, symbols in parts]
 
 
 def _last_use(plan: Plan) -> dict[Symbol, int]:
     return {symbol: i for i, row in enumerate(plan.rows) for symbol, _ in row.terms()}
 
 
-def _alive(asking: list[int], last_use: dict[Symbol, int], cut_at: int) -> tuple[Symbol, ...]:
-    """States up to a row, and outputs from before it, that later rows need; the row's state too."""
-    made = {("x", i): i for i in range(cut_at + 1)}
-    made |= {("d", j): i for j, i in enumerate(asking) if i < cut_at}
-    needed = [symbol for symbol in made if last_use.get(symbol, 0) > cut_at]
-    return tuple(dict.fromkeys([*needed, ("x", cut_at)]))
+def _handed(plan: Plan) -> list[tuple[Symbol, ...]]:
+    """For each row that asks: what is known before it and needed after it, and its own state."""
+    last_use = _last_use(plan)
+    alive: list[Symbol] = []
+    found: list[tuple[Symbol, ...]] = []
+    for i, row in enumerate(plan.rows):
+        alive = [symbol for symbol in alive if last_use.get(symbol, 0) > i]
+        own: list[Symbol] = [("x", i)]
+        if row.asks:
+            found.append((*alive, *own))
+            own.append(("d", len(found) - 1))
+        alive += own
+    return found
 
 
 def _block(
@@ -156,7 +166,7 @@ def _block(
     zero = [(given[0], 0.0)]  # a state of noise alone
     coarse = {s: [t for t in terms if t[0][0] != "z"] or zero for s, terms in all_terms.items()}
     noise = {s: [t for t in terms if t[0][0] == "z"] for s, terms in all_terms.items()}
-    return Block(first, last, handed, coarse, noise, asked)
+    return Block(first, last, handed, coarse, noise, asked, len(number))
 
 
 class _Run:
@@ -208,7 +218,8 @@ class _Pipeline:
         while len(self.samples) and self.task.rounds < self.task.max_rounds:
             self._round()
             for b, k in sorted(self.runs):
-                self._hand_on(b, k)
+                if len(self.samples):
+                    self._hand_on(b, k)
         if self.end is not None:
             self.result[self.samples] = self.end
         return self.result
@@ -256,7 +267,7 @@ class _Pipeline:
 
     def _hand_on(self, b: int, k: int) -> None:
         """What follows from block b of iteration k, if it is known."""
-        run, blocks = self.runs[b, k], self.blocks
+        run = self.runs[b, k]
         if k == 0 and run.coarse and not run.handed_on:
             run.handed_on = True
             state = dict(run.coarse)
@@ -270,9 +281,8 @@ class _Pipeline:
             if after is not None:
                 state = {s: x + (after.coarse[s] - run.coarse[s]) for s, x in state.items()}
             else:
-                count = (blocks[b + 1].asked if b + 1 < len(blocks) else self.task.plan.nfe) - self.exact
-                self.exact += count
-                self.task.progress.advance(count * len(self.samples), f"round {self.task.rounds + 1}")
+                self.exact += run.block.calls
+                self._tell(run.block.calls * len(self.samples))
             del self.runs[b, k]
             self._start(b + 1, k + 1, state)
 
@@ -290,12 +300,14 @@ class _Pipeline:
             return
         self.result[self.samples[done]] = end[done]
         self.task.sample_rounds[self.samples[done].cpu().numpy()] = self.task.rounds
-        left = (self.task.plan.nfe - self.exact) * int(done.sum())
-        self.task.progress.advance(left, f"round {self.task.rounds + 1}")
+        self._tell((self.task.plan.nfe - self.exact) * int(done.sum()))
         self.samples, self.end = self.samples[~done], end[~done]
         self.noise = _of(self.noise, ~done)
         for run in self.runs.values():
             run.keep(~done)
+
+    def _tell(self, work: int) -> None:
+        self.task.progress.advance(work, f"round {self.task.rounds + 1}")
 
     def _with_noise(self, known: State, terms: Terms) -> State:
         """What is known, and the draws that the terms need, made in the plan's order."""

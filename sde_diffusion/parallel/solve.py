@@ -27,11 +27,12 @@ from ..plan import Plan
 from ..progress import Progress
 from ..run import check_finite, checked_start
 from .network import AnyDenoiser, Network
+from .parareal import parareal
 from .picard import picard
 from .table import Table
 from .task import Task
 
-METHODS: dict[str, Callable[..., Tensor]] = {"picard": picard}
+METHODS: dict[str, Callable[..., Tensor]] = {"parareal": parareal, "picard": picard}
 """By name: (task, **options) -> the last states."""
 
 
@@ -49,7 +50,8 @@ class ParallelRun:
             denoiser that takes one time only.
         evaluations: states that the network was asked at, over all samples; run: nfe * batch.
         seconds: wall time.
-        residuals: the largest relative change of a state that was still moving, by round.
+        residuals: the largest relative change of a state that was still moving, by round (of the
+            last state, by iteration: parareal).
     """
 
     x: Tensor
