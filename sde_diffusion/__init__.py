@@ -4,7 +4,7 @@ schedule -> f, g, lambda          denoiser: one network, however it was trained
 solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
 """
 
-from . import adaptive, comparison, problems, solvers, times, transform
+from . import adaptive, comparison, problems, solvers, times, transform, tuning
 from .brownian import BrownianPath
 from .certificates import Certificate, certify, certify_all
 from .comparison import Comparison, compare
@@ -33,9 +33,9 @@ from .tabulated import (
 )
 from .trace import Trace
 from .training import TrainResult, diffusion_loss, train
+from .tuning import tune
+from .version import __version__
 from .weights import load_weights, save_weights
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CLAIMS",
@@ -77,6 +77,7 @@ __all__ = [
     "VPCosine",
     "VPLinear",
     "ZeroTerminalSNR",
+    "__version__",
     "adaptive",
     "annealed_langevin",
     "certify",
@@ -103,4 +104,6 @@ __all__ = [
     "times",
     "train",
     "transform",
+    "tune",
+    "tuning",
 ]

@@ -16,7 +16,7 @@ class Progress:
     """`with Progress(...) as progress`: counts work done, and tells on stderr what is left.
 
     Args:
-        work: of the whole run, in any unit that takes time evenly (network calls).
+        work: of the whole run, in any unit that takes time evenly (network calls); 0: unknown.
         show: whether to tell anything.
     """
 
@@ -27,9 +27,10 @@ class Progress:
 
     @property
     def left(self) -> float | None:
-        """Seconds left at the pace so far; None before any work."""
+        """Seconds left at the pace so far; None before any work, or if there is no saying."""
         spent = time.monotonic() - self._began
-        return spent * (self.work - self.done) / self.done if self.done else None
+        known = self.done and self.work
+        return spent * (self.work - self.done) / self.done if known else None
 
     def __enter__(self) -> Progress:
         if self.show and sys.stderr.isatty() and importlib.util.find_spec("rich"):
@@ -41,7 +42,7 @@ class Progress:
                 console=console.Console(stderr=True),
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=self.work)
+            self._task = self._bar.add_task("", total=self.work or None)
             self._bar.start()
         return self
 
@@ -53,7 +54,8 @@ class Progress:
         elif self.show and time.monotonic() - self._told > EVERY:
             self._told = time.monotonic()
             left = "" if self.left is None else f", {clock(self.left)} left"
-            print(f"{self.done / self.work:4.0%}{left}: {text}", file=sys.stderr, flush=True)
+            share = f"{self.done / self.work:4.0%}{left}: " if self.work else ""
+            print(f"{share}{text}", file=sys.stderr, flush=True)
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:

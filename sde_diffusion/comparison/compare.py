@@ -157,7 +157,7 @@ def compare(
     place = {name: i for i, name in enumerate([*(e.short for e in entries), *chosen_grids])}
     cells.sort(key=lambda cell: (place[cell.solver], place[cell.grid], cell.allowed))
     about = {
-        "denoiser": _describe(denoiser),
+        "denoiser": describe(denoiser),
         "schedule": repr(schedule),
         "shape of a sample": " x ".join(map(str, shape)),
         "starting points": f"{n}, seed {seed}",
@@ -298,7 +298,8 @@ def _probe(denoiser: Denoiser, start: Tensor, t_end: float) -> str:
     return digest([answer.float().cpu().numpy().tobytes().hex() for answer in answers])
 
 
-def _describe(denoiser: Denoiser) -> str:
+def describe(denoiser: Denoiser) -> str:
+    """A denoiser in a few words: its class, its network's and its dtype."""
     network = getattr(denoiser, "network", getattr(denoiser, "function", None))
     if network is None:
         return type(denoiser).__name__

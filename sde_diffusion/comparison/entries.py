@@ -49,17 +49,18 @@ class Entry:
     @property
     def short(self) -> str:
         """With the options that are not the defaults: "ddim" for "ddim eta=0"."""
-        defaults = _defaults(self._method)
+        defaults = _defaults(self.function)
         other = ((k, v) for k, v in self.options if k not in defaults or v != defaults[k])
         return " ".join([self.solver, *(_write(k, v) for k, v in other)])
 
     @property
-    def _method(self) -> Callable[..., Plan]:
+    def function(self) -> Callable[..., Plan]:
+        """(schedule, times, **options) -> Plan."""
         return self.method or look_up("solver", self.solver, SOLVERS)
 
     def plan(self, schedule: Schedule, times: Times) -> Plan:
         """Its table."""
-        return self._method(schedule, times, **dict(self.options))
+        return self.function(schedule, times, **dict(self.options))
 
     def plan_within(
         self, schedule: Schedule, nfe: int, times: Callable[[int], Times]

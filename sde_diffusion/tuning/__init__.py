@@ -1,1 +1,18 @@
 """Plans fitted to a model: few steps, chosen by what the network's own paths say."""
+
+from .choices import FAMILIES, LOSSES, METHODS, STRATEGIES
+from .pairs import Pairs
+from .report import report
+from .teacher import teach
+from .tune import tune
+
+__all__ = [
+    "FAMILIES",
+    "LOSSES",
+    "METHODS",
+    "STRATEGIES",
+    "Pairs",
+    "report",
+    "teach",
+    "tune",
+]

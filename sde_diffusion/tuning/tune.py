@@ -1,0 +1,355 @@
+r"""A plan fitted to a model: from a solver's plan, or any other, to a better one of as many calls.
+
+A plan is a table of numbers, and its end x(theta) a differentiable function of those that are left
+free. From starting points x_T^n, whose exact ends x*^n a teacher finds once,
+
+    theta = argmin  mean over n of  rho(|r(x^n(theta), x*^n)|^2)
+
+on the train starts; the best of the iterations is chosen on others, the validation starts, and so
+is the plan that is returned: the tuned one, or the base if the tuned one is no better there.
+
+Watson et al., "Learning fast samplers for diffusion models by differentiating through sample
+quality", 2022, arXiv:2202.05830, and what the ways of fitting name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..comparison.compare import describe
+from ..denoise import Denoiser
+from ..names import look_up, unknown
+from ..plan import Plan
+from ..progress import Progress
+from ..solvers.solver import made_for
+from ..store import digest
+from ..version import __version__
+from .begin import Solver, Times, begin, default_sampler
+from .choices import FAMILIES, LOSSES, METHODS, STRATEGIES, WITH_PATH, Base, Fitter, Strategy
+from .family import Family
+from .fit import Fit
+from .kept import probe
+from .loss import Loss
+from .measure import Errors, measure
+from .pairs import Pairs
+from .reference import Reference, pairs_of
+from .report import summary
+from .resume import Keeper
+
+_GAIN = 1 + 1e-6  # less than this is rounding, and no gain over what there was before
+_SEAM = ("numbers", "state", "watch")  # what every fit takes beside its own options
+
+
+def tune(
+    base: Solver,
+    denoiser: Denoiser,
+    starts: Tensor | int | None = None,
+    reference: Reference = None,
+    *,
+    nfe: int | None = None,
+    free: str | Callable[[Base], Family] = "table",
+    loss: str | Loss = "endpoint",
+    scale: float = math.inf,
+    method: str | Fitter | None = None,
+    validation: float | int = 0.25,
+    shape: Sequence[int] | None = None,
+    seed: int = 0,
+    times: Times = "default",
+    t_start: float | None = None,
+    t_end: float | None = None,
+    tolerance: float = 1e-6,
+    chunk: int = 256,
+    label: str | None = None,
+    folder: str | Path | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Plan:
+    """Fit a plan to a model; the result is an ordinary plan that knows how it was made.
+
+    `tuning.report(plan)` tells what it betters, `plan.save` keeps it, `sample(solver=plan)` uses
+    it. With a folder, the teacher's paths and the fit are kept there, and a call that was stopped
+    goes on where it was when it is made again; without one they are lost.
+
+    Args:
+        base: what to begin with: a solver's name, with options after it ("adams order=3"), or its
+            function (schedule, times) -> Plan, for which nfe is needed; or a `Plan`, or its path.
+        denoiser: the model.
+        starts: x_T, (n, *event), or how many to draw as `sample` does; None with a reference that
+            has its own. The last of them are the validation starts.
+        reference: what the plan is fitted to: None (an accurate solution of the network's own
+            ODE), a teacher's name or a `Plan` (see `teach`), the ends x* of the starts, or `Pairs`.
+        nfe: network calls a sample.
+        free: what is free: a name of `FAMILIES` or `STRATEGIES`, or a function `Base` -> `Family`.
+        loss: a name of `LOSSES`, or a `Loss` of one's own.
+        scale: of a loss given by name: relative errors beyond it count little (`Loss`); inf: all
+            count by their square.
+        method: a name of `METHODS`, or a function of that kind; default: what suits `free`.
+        validation: share of the starts, below 1, or their number.
+        shape: of one sample, (*event), with a number of starts.
+        seed: of the starts, and of a stochastic plan's noise.
+        times: the solver's grid: a name of `times.GRIDS`, a function (schedule, steps) -> times, or
+            the times.
+        t_start, t_end: ends of the grid; default: the grid's own.
+        tolerance: of the teacher.
+        chunk: samples that the teacher and the measurements take at once.
+        label: of the network, for the record and the folder; default: its class.
+        folder: where teacher's paths and the state of the fit are kept.
+        dtype, device: of starts drawn.
+        progress: tell on stderr how far it is.
+        options: of the method (max_iterations and so on).
+
+    Returns:
+        The tuned plan, or the base where the tuned one has no smaller loss on the validation
+        starts; a UserWarning says so then, and where the default of `sample` is better than either.
+
+    Raises:
+        TypeError, ValueError: unknown names and options (with the nearest right one); no nfe, or
+            one that is not the plan's; fewer train starts than free numbers, no validation starts;
+            a reference of another schedule, shape, or time; a folder of another network.
+        FloatingPointError: if the teacher, or the base, leaves the finite numbers.
+        KeyboardInterrupt: passed on, after the state was saved.
+    """
+    began = time.monotonic()
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(
+            f"tune needs a Denoiser second, not {type(denoiser).__name__}; say how to read the "
+            "network: NetworkDenoiser(network, schedule, prediction='noise')"
+        )
+    schedule = denoiser.schedule
+    label = describe(denoiser) if label is None else label
+    target = loss if isinstance(loss, Loss) else look_up("loss", loss, LOSSES)(schedule, scale)
+    beginning = begin(base, schedule, nfe, times, t_start, t_end)
+    way = _way(free, method, beginning, options)
+    teaching: dict[str, Any] = {"shape": shape, "seed": seed, "dtype": dtype, "device": device}
+    teaching |= {"tolerance": tolerance, "chunk": chunk, "label": label, "folder": folder}
+    with_path = bool({target.name, way.free} & WITH_PATH)
+    pairs = pairs_of(
+        reference, denoiser, beginning, starts, with_path, **teaching, progress=progress
+    )
+    train, held = split(pairs, validation)
+    if way.family is not None and len(train) < len(way.family.start):
+        raise ValueError(
+            f"{len(train)} train starts for {len(way.family.start)} free numbers ({way.free}): "
+            "give more starts (best fifty for each number), or free less"
+        )
+    compared = _Compared(denoiser, target, train, held, chunk, seed)
+    known = {"base": beginning.plan, "default": default_sampler(beginning)}
+    found = {key: compared(plan) for key, plan in known.items() if plan is not None}
+    if not math.isfinite(found["base"][1].loss):
+        raise FloatingPointError(
+            f"the loss of {beginning.plan.name}, to begin with, is not finite on the validation "
+            "starts: begin with another base, or look at the network's answers"
+        )
+    settled = [way.free, way.method, target.name, target.scale, repr(schedule), seed, repr(options)]
+    settled += [beginning.plan.matrix().tolist(), beginning.times, len(train), _print(pairs)]
+    file = None if folder is None else Path(folder) / "fits" / f"{digest(settled)}.npz"
+    tuned, fit = _fitted(way, beginning, compared, file, label, pairs, progress)
+    found["tuned"] = compared(tuned)
+    plans = {key: plan for key, plan in {**known, "tuned": tuned}.items() if plan is not None}
+    bettered = found["tuned"][1].loss * _GAIN < found["base"][1].loss
+    best = "tuned" if bettered else "base"
+    chosen = plans[best]
+    record = _record(chosen, target, way, fit, pairs, train, held)
+    record |= {"options": {key: str(value) for key, value in options.items()}, "seed": seed}
+    record |= {"label": label, "schedule": repr(schedule), "chosen": best}
+    record["results"] = {
+        key: {"name": plans[key].name, "train": on[0].plain(), "validation": on[1].plain()}
+        for key, on in found.items()
+    }
+    record |= {"seconds": time.monotonic() - began, "about": summary(record)}
+    _warn(found, plans, fit, best)
+    return replace(chosen, origin=record)
+
+
+def _warn(
+    found: Mapping[str, tuple[Errors, Errors]], plans: Mapping[str, Plan], fit: Fit, best: str
+) -> None:
+    """Say aloud what is less than hoped for."""
+    loss = {key: on[1].loss for key, on in found.items()}
+    if fit.stopped.startswith("not finite"):
+        kept = "the best plan until then, on the validation starts, is kept"
+        warnings.warn(f"the fit ended early ({fit.stopped}): {kept}", stacklevel=3)
+    if best == "base":
+        warnings.warn(
+            f"the fit ended ({fit.stopped}) with a loss of {loss['tuned']:.3g} on the validation "
+            f"starts, and {plans['base'].name}, to begin with, has {loss['base']:.3g}: that plan "
+            "is returned. Give more starts, another base or another `free`",
+            stacklevel=3,
+        )
+    if loss.get("default", math.inf) * _GAIN < loss[best]:
+        warnings.warn(
+            f"the default of sample, {plans['default'].name}, has a loss of {loss['default']:.3g} "
+            f"on the validation starts, less than {loss[best]:.3g} of the plan returned: begin "
+            "with base='angular', or free more",
+            stacklevel=3,
+        )
+
+
+def _record(
+    plan: Plan, loss: Loss, way: _Way, fit: Fit, pairs: Pairs, train: Pairs, held: Pairs
+) -> dict[str, Any]:
+    """How the plan was made, in plain values."""
+    return {
+        "nfe": plan.nfe,
+        "spared": sum(row.kind == "given" for row in plan.rows),
+        "t_start": plan.times[0],
+        "t_end": plan.times[-1],
+        "free": way.free,
+        "loss": loss.name if math.isinf(loss.scale) else f"{loss.name}({loss.scale:g})",
+        "method": way.method,
+        "fit": {
+            "numbers": len(fit.numbers),
+            "iterations": fit.iterations,
+            "seconds": fit.seconds,
+            "stopped": fit.stopped,
+        },
+        "teacher": dict(pairs.origin),
+        "starts": {"train": len(train), "validation": len(held)},
+        "shape": list(pairs.starts.shape[1:]),
+        "version": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def split(pairs: Pairs, validation: float | int) -> tuple[Pairs, Pairs]:
+    """Train and validation pairs: the last ones are for validation.
+
+    Raises:
+        ValueError: if a part would be empty.
+    """
+    n = len(pairs)
+    fine = isinstance(validation, int | float) and not isinstance(validation, bool)
+    share = fine and isinstance(validation, float) and 0 < validation < 1
+    held = round(n * validation) if share else validation
+    if not fine or held != int(held) or not 1 <= held < n:
+        raise ValueError(
+            f"validation = {validation!r} of {n} starts: give a share between 0 and 1, or a whole "
+            "number, that leaves at least one start on either side"
+        )
+    return pairs.part(0, n - int(held)), pairs.part(n - int(held))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How to fit, as chosen: one fit of one family, or a strategy."""
+
+    free: str
+    method: str
+    run: Callable[..., tuple[Plan, Fit]]
+    family: Family | None
+
+
+def _way(
+    free: str | Callable[[Base], Family],
+    method: str | Fitter | None,
+    base: Base,
+    options: Mapping[str, Any],
+) -> _Way:
+    strategy: Strategy
+    if isinstance(free, str) and free in STRATEGIES and method is None:
+        strategy = STRATEGIES[free]
+        _check_options(free, strategy, options)
+
+        def follow(*task: Any, **seam: Any) -> tuple[Plan, Fit]:
+            return strategy(base, *task, **seam, **options)
+
+        return _Way(free, "its own way", follow, None)
+    known: Mapping[str, Any] = {**STRATEGIES, **FAMILIES}
+    make = free if callable(free) else look_up("free", free, known)
+    if isinstance(free, str) and free not in FAMILIES:
+        raise ValueError(f"free = {free!r} is fitted in a way of its own: leave out method")
+    method = "least_squares" if method is None else method
+    fitter: Fitter = method if callable(method) else look_up("method", method, METHODS)
+    name = method if isinstance(method, str) else getattr(method, "__name__", repr(method))
+    _check_options(name, fitter, options)
+    family = make(base)
+
+    def once(*task: Any, **seam: Any) -> tuple[Plan, Fit]:
+        fit = fitter(family, *task, **seam, **options)
+        return family.plan(fit.numbers), fit
+
+    return _Way(free if isinstance(free, str) else family.name, name, once, family)
+
+
+def _check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    own = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - set(_SEAM)
+    for option in options:
+        if option not in own:
+            tune_own = list(inspect.signature(tune).parameters)[3:-1]
+            raise TypeError(unknown(f"option of tune with {name}", option, [*own, *tune_own]))
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Errors of a plan on both sets of starts."""
+
+    denoiser: Denoiser
+    loss: Loss
+    train: Pairs
+    validation: Pairs
+    chunk: int
+    seed: int
+
+    def __call__(self, plan: Plan) -> tuple[Errors, Errors]:
+        train, validation = (
+            measure(plan, self.denoiser, self.loss, pairs, self.chunk, self.seed + k)
+            for k, pairs in enumerate((self.train, self.validation))
+        )
+        return train, validation
+
+
+def _fitted(
+    way: _Way,
+    base: Base,
+    task: _Compared,
+    file: Path | None,
+    label: str,
+    pairs: Pairs,
+    progress: bool,
+) -> tuple[Plan, Fit]:
+    """The fit, gone on with where it was stopped; what it found best if it leaves the numbers."""
+    answers = probe(task.denoiser, pairs.starts, pairs.t_start, pairs.t_end)
+    with Progress(0, progress) as telling:
+        keeper = Keeper(file, answers, label, telling)
+        again = {"numbers": keeper.numbers, "state": keeper.state, "watch": keeper}
+        try:
+            plan, fit = way.run(task.denoiser, task.loss, task.train, task.validation, **again)
+        except FloatingPointError as error:
+            if keeper.best is None or way.family is None:
+                raise
+            plan = way.family.plan(keeper.best)
+            fit = Fit(keeper.best, math.nan, keeper.best_loss, 0, math.nan, f"not finite: {error}")
+        except KeyboardInterrupt as stop:
+            stop.add_note(
+                "The fit is lost: give tune a folder= to keep it."
+                if file is None
+                else f"The same call goes on from here; the fit so far is in {file}."
+            )
+            raise
+        finally:
+            keeper.save()
+    name = f"tuned {way.free}, NFE {plan.nfe}, from {base.plan.name}"
+    return made_for(plan.detached(), base.schedule, name), fit
+
+
+def _print(pairs: Pairs) -> str:
+    """A fingerprint of starts and ends."""
+    found = hashlib.blake2b(digest_size=16)
+    for x in (pairs.starts, pairs.ends):
+        found.update(x.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

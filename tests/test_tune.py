@@ -1,0 +1,355 @@
+"""tune: what it gives back, what it was fitted to, what it keeps, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+
+import sde_diffusion as sd
+from sde_diffusion.tuning import report, teach, tune
+from sde_diffusion.tuning.family import Family
+from sde_diffusion.tuning.fit import Fit, Progress
+from sde_diffusion.tuning.loss import Loss, endpoint
+from sde_diffusion.tuning.measure import measure
+from sde_diffusion.tuning.reference import path_times
+from sde_diffusion.tuning.tune import split
+
+pytestmark = pytest.mark.filterwarnings("ignore:the default of sample")
+VP = sd.VPLinear()
+RING = sd.problems.ring()
+IDEAL = RING.denoiser(VP)
+END = VP.t_clean
+TASK = {"shape": (2,), "nfe": 4, "t_end": END, "free": "scalars"}
+
+
+def walk(
+    family,
+    denoiser,
+    loss,
+    train,
+    validation,
+    *,
+    numbers=None,
+    state=None,
+    watch=None,
+    max_iterations=6,
+    fail=None,
+):
+    """Coordinate descent, the simplest way to fit."""
+    here = family.start.clone() if state is None else state["numbers"]
+    done, step = (0, 0.3) if state is None else (state["done"], state["step"])
+    best = here if state is None else state["best"]
+    for i in range(done, max_iterations):
+        if i == fail:
+            raise FloatingPointError("no number")
+        before = here
+        for k in range(len(here)):
+            for move in (step, -step):
+                tried = here.clone()
+                tried[k] += move
+                if _loss(tried, family, denoiser, loss, train) < _loss(
+                    here, family, denoiser, loss, train
+                ):
+                    here = tried
+        step = step / 2 if here is before else step
+        best = min((best, here), key=lambda v: _loss(v, family, denoiser, loss, validation))
+        values = [_loss(here, family, denoiser, loss, part) for part in (train, validation)]
+        known = {"numbers": here, "done": i + 1, "step": step, "best": best}
+        if watch is not None:
+            watch(Progress(i + 1, here, *values, known))
+    values = [_loss(best, family, denoiser, loss, part) for part in (train, validation)]
+    return Fit(best, *values, max_iterations, 0.1, "iterations")
+
+
+def _loss(numbers, family, denoiser, loss, pairs):
+    return measure(family.plan(numbers), denoiser, loss, pairs).loss
+
+
+def still(family, denoiser, loss, train, validation, *, numbers=None, state=None, watch=None):
+    """Finds nothing."""
+    return Fit(family.start, 0.0, 0.0, 1, 0.0)
+
+
+def wild(family, denoiser, loss, train, validation, *, numbers=None, state=None, watch=None):
+    """Finds something worse, and thinks it good."""
+    return Fit(family.start + 1.0, 0.0, 0.0, 1, 0.0)
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    return tune("ddim", IDEAL, 120, **TASK, method=walk, label="the ring", seed=3)
+
+
+def test_a_tuned_plan_is_better_on_new_starts_and_in_float32(tuned):
+    base = sd.SOLVERS["ddim"](VP, tuned.times)
+    for dtype in (torch.float64, torch.float32):
+        new = teach(IDEAL, 100, shape=(2,), seed=99, t_end=END, dtype=dtype)
+        better, worse = (measure(plan, IDEAL, endpoint(), new) for plan in (tuned, base))
+        assert better.median < 0.4 * worse.median
+        assert better.rms < 0.5 * worse.rms
+
+
+def test_it_knows_how_it_was_made(tuned, tmp_path):
+    origin = tuned.origin
+    assert (origin["label"], origin["nfe"], origin["free"]) == ("the ring", 4, "scalars")
+    assert (origin["loss"], origin["method"], origin["seed"]) == ("endpoint", "walk", 3)
+    assert origin["starts"] == {"train": 90, "validation": 30}
+    assert origin["version"] == sd.__version__
+    assert origin["fit"]["numbers"] == 3
+    assert origin["teacher"]["teacher"] == "exact"
+    assert origin["schedule"] == repr(VP)
+    assert json.loads(json.dumps(origin)) == origin
+    tuned.save(tmp_path / "plan.json")
+    again = sd.Plan.load(tmp_path / "plan.json")
+    assert again == tuned
+    assert again.origin == origin
+    assert "Tuned for the ring" in str(again)
+    x = sd.sample(IDEAL, (5, 2), solver=tmp_path / "plan.json", seed=0)
+    assert torch.equal(x, sd.sample(IDEAL, (5, 2), solver=tuned, seed=0))
+    with pytest.raises(ValueError, match="was made for"):
+        sd.sample(RING.denoiser(sd.VPCosine()), (5, 2), solver=again)
+
+
+def test_the_report_says_what_was_measured(tuned):
+    pairs = teach(IDEAL, 120, shape=(2,), seed=3, t_end=END)
+    train, validation = split(pairs, 0.25)
+    plans = {"tuned": tuned, "base": sd.SOLVERS["ddim"](VP, tuned.times)}
+    plans["default"] = sd.SOLVERS["angular"](VP, tuned.times)
+    for key, plan in plans.items():
+        for name, part in (("train", train), ("validation", validation)):
+            off = (sd.run(plan, IDEAL, part.starts) - part.ends).norm(dim=1)
+            off = off / part.ends.norm(dim=1)
+            found = tuned.origin["results"][key][name]
+            assert found["median"] == pytest.approx(float(off.median()), rel=1e-9)
+            assert found["rms"] == pytest.approx(float(off.square().mean().sqrt()), rel=1e-9)
+    text = report(tuned)
+    for words in ("train (90)", "validation (30)", "base: ddim", "default of sample: angular"):
+        assert words in text
+    assert "4 calls of the denoiser a sample" in text
+    assert "guided denoiser" in text
+    with pytest.raises(ValueError, match="was not made by tune"):
+        report(plans["base"])
+
+
+def test_calls_that_are_spared_are_said():
+    base = sd.transform.analytic_first_step(
+        sd.SOLVERS["ddim"](VP, sd.times.quadratic(VP, 4, t_end=END)), VP
+    )
+    plan = tune(base, IDEAL, 40, shape=(2,), free="scalars", method=walk, max_iterations=2)
+    assert (plan.nfe, plan.origin["nfe"], plan.origin["spared"]) == (3, 3, 1)
+    assert "analytic first step" in report(plan)
+
+
+def test_a_worse_plan_is_never_returned():
+    for method in (still, wild):
+        with pytest.warns(UserWarning, match="that plan is returned"):
+            plan = tune("angular", IDEAL, 40, **TASK, method=method)
+        assert plan.equals(sd.SOLVERS["angular"](VP, plan.times))
+        assert plan.origin["chosen"] == "base"
+        assert "as it was" in report(plan)
+        assert "Not bettered" in str(plan)
+
+
+def test_a_better_default_is_said():
+    with pytest.warns(UserWarning, match="the default of sample, angular"):
+        plan = tune("ddim", IDEAL, 40, **TASK, method=walk, max_iterations=1)
+    assert plan.origin["chosen"] == "tuned"
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "ddim eta=0.0",
+        sd.SOLVERS["ddim"],
+        lambda schedule, times: sd.SOLVERS["ddim"](schedule, times),
+        sd.SOLVERS["ddim"](VP, sd.times.default(VP, 4, t_end=END)),
+    ],
+)
+def test_bases_of_every_kind_are_one(base, tuned):
+    task = {**TASK, "nfe": None, "t_end": None} if isinstance(base, sd.Plan) else TASK
+    plan = tune(base, IDEAL, 120, **task, method=walk, seed=3)
+    assert plan.matrix() == pytest.approx(tuned.matrix())
+
+
+def test_a_base_on_a_grid_or_from_a_file(tmp_path):
+    grid = [1.0, 0.5, 0.2, END]
+    plan = sd.SOLVERS["ddim"](VP, grid)
+    plan.save(tmp_path / "base.json")
+    settings = {"shape": (2,), "free": "scalars", "method": walk, "max_iterations": 2}
+    one = tune("ddim", IDEAL, 40, times=grid, **settings)
+    two = tune(tmp_path / "base.json", IDEAL, 40, **settings)
+    assert one.times == two.times == tuple(grid)
+    assert one == two
+
+
+def test_references_of_every_kind_are_one(tuned):
+    pairs = teach(IDEAL, 120, shape=(2,), seed=3, t_end=END)
+    heun = sd.SOLVERS["heun"](VP, sd.times.quadratic(VP, 100, t_end=END))
+    for starts, reference in (
+        (None, pairs),
+        (pairs.starts, pairs),
+        (pairs.starts, pairs.ends),
+        (pairs.starts, "dop853"),
+        (pairs.starts, heun),
+    ):
+        task = {**TASK, "shape": None}
+        plan = tune("ddim", IDEAL, starts, reference, **task, method=walk)
+        torch.testing.assert_close(plan.matrix(), tuned.matrix(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_loss_and_a_family_of_ones_own():
+    """One number, all outputs scaled by it; the first coordinate of the end alone."""
+    seen = []
+
+    def scaled(base):
+        def build(numbers):
+            trace = sd.Trace(base.times[0])
+            x = trace.x
+            for t, s in zip(base.times, base.times[1:], strict=False):
+                (alpha_t, sigma_t), (alpha_s, sigma_s) = VP(t), VP(s)
+                x, d = trace.denoise(x, t)
+                x = alpha_s * numbers[0] * d + sigma_s / sigma_t * (x - alpha_t * d)
+            return trace.end(x, base.times[-1])
+
+        return Family("scaled", build, torch.ones(1, dtype=torch.float64), ("scale",))
+
+    def first(states, times, pairs):
+        seen.append((len(states), len(times), times[-1].item()))
+        return (states[-1] - pairs.ends)[:, :1]
+
+    loss = Loss("first", first, 0.1)
+    plan = tune("ddim", IDEAL, 40, **{**TASK, "free": scaled}, loss=loss, method=walk)
+    assert (plan.origin["free"], plan.origin["loss"]) == ("scaled", "first(0.1)")
+    assert set(seen) == {(5, 5, END)}
+
+
+def test_train_and_validation_starts_are_apart():
+    pairs = teach(IDEAL, 10, shape=(2,), t_end=END)
+    for validation, held in ((0.3, 3), (4, 4)):
+        train, rest = split(pairs, validation)
+        assert (len(train), len(rest)) == (10 - held, held)
+        assert torch.equal(torch.cat([train.starts, rest.starts]), pairs.starts)
+        assert torch.equal(torch.cat([train.ends, rest.ends]), pairs.ends)
+    for wrong in (0, 0.0, 10, 1.5, -1, 0.01, True, "half"):
+        with pytest.raises(ValueError, match="at least one start on either side"):
+            split(pairs, wrong)
+
+
+def test_a_stopped_fit_goes_on(tmp_path):
+    settings = {**TASK, "label": "ring", "method": walk, "progress": False}
+    whole = tune("ddim", IDEAL, 60, **settings)
+    asked = []
+
+    class Stopping(sd.Denoiser):
+        schedule = VP
+
+        def __init__(self, stop):
+            self.stop, self.calls = stop, 0
+
+        def __call__(self, x, t):
+            self.calls += 1
+            if self.calls > self.stop:
+                raise KeyboardInterrupt
+            return IDEAL(x, t)
+
+    counting = Stopping(10**9)
+    tune("ddim", counting, 60, **settings, reference="dop853")
+    every = counting.calls
+    plan = None
+    while plan is None:
+        stopping = Stopping(every // 2)
+        try:
+            plan = tune("ddim", stopping, 60, **settings, reference="dop853", folder=tmp_path)
+        except KeyboardInterrupt as stop:
+            note = "".join(getattr(stop, "__notes__", []))
+        asked.append(stopping.calls)
+    assert len(asked) > 1
+    assert "goes on from here" in note
+    torch.testing.assert_close(plan.matrix(), whole.matrix())
+    with pytest.raises(KeyboardInterrupt) as stop:
+        tune("ddim", Stopping(every - 60), 60, **settings, reference="dop853")
+    assert "give tune a folder=" in "".join(stop.value.__notes__)
+
+
+def test_the_best_until_then_is_kept_where_a_fit_leaves_the_numbers():
+    with pytest.warns(UserWarning, match="no number.* is kept"):
+        plan = tune("ddim", IDEAL, 60, **TASK, method=walk, fail=3)
+    short = tune("ddim", IDEAL, 60, **TASK, method=walk, max_iterations=3)
+    torch.testing.assert_close(plan.matrix(), short.matrix())
+    assert plan.origin["fit"]["stopped"].startswith("not finite")
+    with pytest.raises(FloatingPointError, match="no number"):
+        tune("ddim", IDEAL, 60, **TASK, method=walk, fail=0)
+
+
+def test_another_network_in_the_folder_is_noticed(tmp_path):
+    pairs = teach(IDEAL, 40, shape=(2,), t_end=END)
+    settings = {**TASK, "shape": None, "method": walk, "folder": tmp_path, "max_iterations": 2}
+    tune("ddim", IDEAL, None, pairs, **settings, label="mine")
+    other = sd.FunctionDenoiser(lambda x, t: 0.9 * IDEAL(x, t), VP)
+    with pytest.raises(ValueError, match="another network, also under the label 'mine'"):
+        tune("ddim", other, None, pairs, **settings, label="mine")
+
+
+def test_the_path_of_a_teacher_stays_where_a_network_is_asked():
+    for end in (0.0, END, 0.1):
+        times = path_times(VP, 1.0, end)
+        assert (times[0], times[-1]) == (1.0, end)
+        assert times == sorted(times, reverse=True)
+        assert min(times[:-1]) >= END
+        assert teach(IDEAL, 2, shape=(2,), times=times).states.shape == (len(times), 2, 2)
+
+
+PLAN = sd.SOLVERS["ddim"](VP, [1.0, 0.5, 0.2, END])
+PAIRS = teach(IDEAL, 12, shape=(2,), t_end=END)
+OTHER = teach(RING.denoiser(sd.VPCosine()), 12, shape=(2,), t_end=END)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"nfe": None}, "Give nfe"),
+        ({"nfe": 0}, "at least 1"),
+        ({"nfe": 1, "base": "heun variable=t"}, "fewest steps"),
+        ({"base": PLAN}, "asks 3 times"),
+        ({"base": PLAN, "nfe": None, "times": "karras"}, "has its own"),
+        ({"base": PLAN, "nfe": None, "t_end": 0.1}, "has its own"),
+        ({"base": 3}, "give a solver's name"),
+        ({"base": "dimm"}, "did you mean 'ddim'"),
+        ({"base": "ddim etta=1"}, "did you mean 'eta'"),
+        ({"base": sd.SOLVERS["ddim"](sd.VPCosine(), [0.9, 0.1]), "nfe": None}, "was made for"),
+        ({"times": "karass"}, "did you mean 'karras'"),
+        ({"times": "leading", "t_end": 0.1}, "takes no t_end"),
+        ({"times": [1.0, 0.5, END], "t_end": None}, "leave out one of them"),
+        ({"times": [1.0, 0.5, END]}, "has its own ends"),
+        ({"free": "scalar"}, "did you mean 'scalars'"),
+        ({"loss": "endpiont"}, "did you mean 'endpoint'"),
+        ({"method": "least_square"}, "unknown method"),
+        ({"max_iteration": 3}, "did you mean 'max_iterations'"),
+        ({"toleranse": 3}, "did you mean 'tolerance'"),
+        ({"validation": 12}, "at least one start on either side"),
+        ({"starts": 4, "validation": 2}, "2 train starts for 3 free numbers"),
+        ({"starts": None}, "no starts"),
+        ({"shape": None}, "Give shape"),
+        ({"reference": "dop83"}, "did you mean 'dop853'"),
+        ({"reference": 3}, "a teacher's name"),
+        ({"reference": torch.zeros(3, 2)}, "give the end of each start"),
+        ({"reference": torch.full((12, 2), torch.nan)}, "the end of start 0"),
+        ({"reference": PAIRS, "t_end": 0.1}, "same ends"),
+        ({"reference": PLAN, "t_end": 0.1}, "same ends"),
+        ({"reference": OTHER}, "made for VPCosine"),
+        ({"reference": PAIRS, "starts": 11}, "the reference has 12"),
+        ({"reference": PAIRS, "starts": torch.zeros(12, 2)}, "these are others"),
+        ({"denoiser": lambda x, t: x}, "say how to read the network"),
+    ],
+)
+def test_bad_requests_are_refused_with_a_cure(options, words):
+    task = {"base": "ddim", "denoiser": IDEAL, "starts": 12, "method": walk, **TASK, **options}
+    with pytest.raises((ValueError, TypeError), match=words):
+        tune(**task)
+
+
+def test_a_base_that_is_not_finite_is_refused():
+    denoiser = sd.FunctionDenoiser(lambda x, t: x * (torch.nan if t < 0.1 else 0.1), VP)
+    ends = torch.ones(12, 2)
+    with pytest.raises(FloatingPointError, match="begin with another base"):
+        tune("ddim", denoiser, torch.ones(12, 2), ends, **{**TASK, "t_end": 0.01}, method=walk)
