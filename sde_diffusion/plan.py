@@ -216,8 +216,8 @@ class Plan:
                     index = torch.tensor([offset[name] + k for k in group])
                     line = line.index_add(0, index, _stack(list(group.values())))
             states.append(line)
-        kept = [line for line, row in zip(states, self.rows, strict=True) if row.kind != "store"]
-        return torch.stack(kept)
+        rows = zip(states, self.rows, strict=True)
+        return torch.stack([line for line, row in rows if row.asks or row.kind == "end"])
 
     def equals(self, other: Plan, tolerance: float = 1e-9) -> bool:
         """Whether both plans are the same sampler: same questions, same map, same noise law.

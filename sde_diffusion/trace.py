@@ -55,8 +55,9 @@ class Trace:
 
     def _ask(self, kind: str, x: Form, t: Scalar) -> tuple[Form, Form]:
         last = len(self._rows) - 1
-        if x.terms == {("x", last): 1.0} and self._rows[last].kind == "store":
-            row = self._rows[last]  # a state that is kept already: ask there
+        row = self._rows[last]
+        kept = x.terms == {("x", last): 1.0} and row.kind == "store"
+        if kept and number_of(row.t) == number_of(t):  # a state that is kept already: ask there
             self._rows[last] = Row(kind, row.t, row.x, row.d, row.z)
         else:
             x = self._state(kind, x, t)

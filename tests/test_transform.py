@@ -53,6 +53,15 @@ def test_analytic_first_step_runs_with_callbacks_gradients_and_the_front_door():
     assert sd.record(plan, denoiser, x).states.shape == (4, 2, 1)
 
 
+def test_a_state_that_equals_the_start_is_asked_for_at_its_own_time():
+    """On a VP schedule N(0, 1) data stand still: the first step keeps x, and goes on in time."""
+    schedule = sd.VPLinear()
+    plan = sd.SOLVERS["angular"](schedule, sd.times.default(schedule, 3))
+    spared = sd.transform.analytic_first_step(plan, schedule)
+    assert spared.asked_at == plan.asked_at[1:]
+    assert spared.nfe == plan.nfe - 1
+
+
 def test_denoising_at_the_end_is_a_last_step_of_ddim():
     for schedule in (VP, sd.FlowMatching()):
         grid = [schedule.time_of(v) for v in (-2.0, 0.0, 1.0)]

@@ -1,0 +1,169 @@
+r"""Least squares: a family's numbers by Levenberg-Marquardt.
+
+To make small L(theta) = mean_n rho(|r_n|^2), r_n the residual of sample n, with half the gradient g
+and half the Gauss-Newton Hessian H of `objective`, a step solves
+
+    (H + mu diag H) step = -g.
+
+The damping mu falls after a step that lowers L and grows after one that does not, which is then not
+taken: so L never rises on the train pairs. The best of the iterations is chosen on other pairs.
+
+Levenberg, "A method for the solution of certain non-linear problems in least squares", 1944.
+Marquardt, "An algorithm for least-squares estimation of nonlinear parameters", 1963. A robust rho
+makes it iteratively reweighted least squares: Holland & Welsch, "Robust regression using
+iteratively reweighted least-squares", 1977.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..denoise import Denoiser
+from .family import Family
+from .fit import Fit, Progress, Watch
+from .loss import Loss
+from .objective import Objective
+from .pairs import Pairs
+
+_LESS, _MORE, _TRIES = 1 / 3, 4.0, 10  # how the damping moves, and steps tried in one iteration
+_LOWEST = 1e-9  # of the damping
+
+
+def least_squares(
+    family: Family,
+    denoiser: Denoiser,
+    loss: Loss,
+    train: Pairs,
+    validation: Pairs,
+    *,
+    numbers: Tensor | None = None,
+    state: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+    max_iterations: int = 50,
+    tolerance: float = 1e-3,
+    chunk: int = 128,
+    noise: int = 0,
+    probes: int = 1,
+) -> Fit:
+    """The numbers of a family that make the loss least on the train pairs.
+
+    Args:
+        family: what is free, P numbers; its plans are for the denoiser's schedule.
+        denoiser: the model.
+        loss: of a plan's states against the pairs.
+        train: at least P pairs, better fifty times as many; states in float32 take half the time.
+        validation: other pairs, on which the best of the iterations is chosen.
+        numbers: where to begin, (P,); default `family.start`.
+        state: of the last `Progress`, to go on as if there had been no break.
+        watch: called after each iteration.
+        max_iterations: counted from the very beginning, a break or not.
+        tolerance: relative decrease of the train loss in an iteration below which, twice in a row,
+            the fit has converged.
+        chunk: samples run at once; memory holds all their states and the graph of one call.
+        noise: seed of a stochastic plan's noise, drawn once.
+        probes: pulls a sample for H, see `objective`.
+
+    Returns:
+        The best numbers by validation loss; stopped is "not finite" if there was no loss at the
+        start, which are then the numbers.
+
+    Raises:
+        ValueError: fewer train pairs than free numbers, no validation pairs, or numbers of
+            another family.
+    """
+    began = time.monotonic()
+    _check(family, train, validation)
+    fitted, tested = (
+        Objective(family, denoiser, loss, pairs, chunk, noise + k, probes)
+        for k, pairs in enumerate((train, validation))
+    )
+    if state is None:
+        begin = _checked(family, family.start if numbers is None else numbers)
+        first = fitted.value(begin), tested.value(begin)
+        here = _State(begin, *first, begin, *first)
+    else:
+        here = _State(**state)
+        _checked(family, here.numbers)
+    stopped = "iterations"
+    while here.iteration < max_iterations:
+        if not math.isfinite(here.train):
+            stopped = "not finite"
+            break
+        _advance(here, fitted, tested, tolerance)
+        if watch is not None:
+            watch(here.progress())
+        if here.idle >= 2:
+            stopped = "converged"
+            break
+    spent = time.monotonic() - began
+    return Fit(here.best, here.best_train, here.best_validation, here.iteration, spent, stopped)
+
+
+@dataclass
+class _State:
+    """Where a fit stands: all that the next iteration needs."""
+
+    numbers: Tensor
+    train: float
+    validation: float
+    best: Tensor
+    best_train: float
+    best_validation: float
+    damping: float = 1e-3
+    iteration: int = 0
+    idle: int = 0  # iterations since the loss last fell by more than the tolerance
+
+    def progress(self) -> Progress:
+        """What the watcher sees."""
+        return Progress(self.iteration, self.numbers, self.train, self.validation, dict(vars(self)))
+
+
+def _advance(here: _State, fitted: Objective, tested: Objective, tolerance: float) -> None:
+    """One iteration: steps tried with growing damping until one lowers the loss."""
+    gradient, hessian = fitted.normal_equations(here.numbers, here.iteration)
+    diagonal = hessian.diagonal()
+    scale = diagonal.clamp(min=max(1e-12 * float(diagonal.max()), 1e-300)).sqrt()
+    scaled, unit = hessian / torch.outer(scale, scale), torch.eye(len(scale), dtype=scale.dtype)
+    here.iteration += 1
+    here.idle += 1
+    for _ in range(_TRIES):
+        step = torch.linalg.solve(scaled + here.damping * unit, gradient / scale) / scale
+        numbers = here.numbers - step
+        train = fitted.value(numbers)
+        if train < here.train:
+            if train < (1 - tolerance) * here.train:
+                here.idle = 0
+            here.numbers, here.train, here.validation = numbers, train, tested.value(numbers)
+            here.damping = max(here.damping * _LESS, _LOWEST)
+            if here.validation < here.best_validation:
+                here.best, here.best_train = numbers, train
+                here.best_validation = here.validation
+            return
+        here.damping *= _MORE
+
+
+def _check(family: Family, train: Pairs, validation: Pairs) -> None:
+    free = len(family.start)
+    if len(train) < free:
+        raise ValueError(
+            f"{len(train)} starts to fit {free} free numbers ({family.name}): give at least "
+            "as many starts, better fifty times as many, or free less"
+        )
+    if not len(validation):
+        raise ValueError("no pairs to validate on: the best numbers are chosen by these")
+
+
+def _checked(family: Family, numbers: Tensor) -> Tensor:
+    if numbers.shape != family.start.shape:
+        raise ValueError(
+            f"numbers of shape {tuple(numbers.shape)} for the {len(family.start)} free numbers of "
+            f"{family.name}"
+        )
+    return numbers.detach().to("cpu", torch.float64)
