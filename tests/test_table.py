@@ -7,7 +7,6 @@ import torch
 from enumeration import SCHEDULES, every_solver, smooth_grid
 
 import sde_diffusion as sd
-from sde_diffusion.run import trajectory
 from sde_diffusion.tuning.sensitivity import differentiate
 from sde_diffusion.tuning.table import table
 
@@ -101,7 +100,7 @@ def test_a_fitted_plan_is_a_plan(tmp_path):
     assert sd.run(plan, denoiser, torch.randn(4, 2)).dtype == torch.float32
     with pytest.raises(ValueError, match="was made for VPLinear"):
         plan.check_schedule(sd.EDM())
-    assert len(trajectory(plan, denoiser, x).states) == 5
+    assert len(sd.record(plan, denoiser, x).states) == 5
 
 
 def test_bad_input_is_refused():
