@@ -39,7 +39,7 @@ def picard(task: Task, window: int | None = None) -> Tensor:
 
 
 class Sweeps:
-    """The loop of rounds; `output` is what a sweep takes for d_j, and what methods differ in.
+    """The loop of rounds; methods differ in what a sweep takes for d_j (`answer`, `learn`).
 
     Attributes:
         asked: by row, the states at which its outputs were asked, (batch, *event).
@@ -57,59 +57,75 @@ class Sweeps:
         self.seen = np.zeros((self.n, self.batch), dtype=bool)
         self.front = np.zeros(self.batch, dtype=np.int64)
 
+    def answer(self, j: int, state: Tensor) -> Tensor:
+        """d_j at a state, for samples of which row j was asked."""
+        return self.answers[j]
+
+    def learn(self, j: int, samples: Tensor, state: Tensor, d: Tensor) -> None:
+        """Hear that row j of these samples, asked at these states, has these outputs."""
+        self.asked[j].index_copy_(0, samples, state)
+        self.answers[j].index_copy_(0, samples, d)
+
+    def forget(self, first: int) -> None:
+        """Free what is only needed for states before `first`."""
+        self.table.forget(first)
+        for kept in (self.asked, self.answers):
+            for j in [j for j in kept if j < first]:
+                del kept[j]
+
     def solve(self) -> Tensor:
         """Rounds until every sample is done; the last states."""
         task, n = self.task, self.n
         while True:
-            first, last = self._span()
-            states = self.table.sweep(first, last, self.output)
+            active = task.sample_rounds == 0
+            first, last = int(self.front[active].min()), int(self.front[active].max())
+            last = min(last + self.window, n)
+            states = self.table.sweep(first, last, self._output)
             rows = self._judge(first, states)
             if not rows.any() or task.rounds == task.max_rounds:
-                return states[-1] if last == n else self.table.sweep(first, n, self.output)[-1]
+                return states[-1] if last == n else self.table.sweep(first, n, self._output)[-1]
             self._ask(rows, first, states)
             task.rounds += 1
 
-    def output(self, j: int, state: Tensor) -> Tensor:
-        """d_j: the last answer; where there is none yet, that of the row before."""
+    def _output(self, j: int, state: Tensor) -> Tensor:
+        """d_j for a sweep; where it was never asked, that of the row before."""
         if self.seen[j].all():
-            return self.answers[j]
+            return self.answer(j, state)
         before = self.table.values.get(("d", j - 1))
         before = torch.zeros_like(state) if before is None else before
         if not self.seen[j].any():
             return before
         seen = torch.from_numpy(self.seen[j]).to(state.device)
-        return torch.where(seen.reshape(-1, *[1] * (state.ndim - 1)), self.answers[j], before)
-
-    def _span(self) -> tuple[int, int]:
-        """The first and last state that any sample still needs."""
-        front = self.front[self.task.sample_rounds == 0]
-        return int(front.min()), min(int(front.max()) + self.window, self.n)
+        return torch.where(seen.reshape(-1, *[1] * (state.ndim - 1)), self.answer(j, state), before)
 
     def _judge(self, first: int, states: list[Tensor]) -> np.ndarray:
         """Move the fronts, note who is done, say which (row, sample) to ask next."""
-        task, n = self.task, self.n
+        task, n, active = self.task, self.n, self.task.sample_rounds == 0
         last = first + len(states) - 1
         rows = np.arange(first, last + 1)[:, None]
         change = self._changes(first, states)
-        wild = np.isnan(change)
-        if wild.any():
-            self._forget_wild(first, wild)
-            change[wild] = np.inf
-        active = task.sample_rounds == 0
-        settled = (change <= SETTLED * task.tolerance) | (rows < self.front)
-        settled[rows[:, 0] == n] = False
-        before = self.front.copy()
-        self.front = np.where(active, first + np.cumprod(settled, 0).sum(0), self.front)
-        inside = (rows >= self.front) & (rows < self.front + self.window)
-        still = (change <= task.tolerance) | (rows < self.front)
-        done = active & ((self.front == n) | ((last == n) & still.all(0)))
+        past = rows < self.front
+        settled = past | (change <= SETTLED * task.tolerance) & (rows < n)
+        front = np.where(active, first + np.cumprod(settled, 0).sum(0), self.front)
+        wild = np.isnan(change) & active
+        for b in np.flatnonzero(wild.any(0)):
+            j = first + int(wild[:, b].argmax())
+            if j == front[b]:
+                raise task.not_finite(j)
+            self.seen[j - 1 :, b] = False  # a guess led astray: as if never asked from there on
+            settled[j - 1 - first :, b] = False
+        inside = (rows >= front) & (rows < front + self.window)
+        done = active & (front == n)
+        if last == n:
+            done |= active & (past | (change <= task.tolerance)).all(0)
         if task.rounds:
-            residual = np.where(active & inside & np.isfinite(change), change, 0.0).max()
-            task.residuals.append(float(residual))
+            moving = change[inside & active & np.isfinite(change)]
+            task.residuals.append(float(moving.max(initial=0.0)))
+        front[done] = n
         task.sample_rounds[done] = task.rounds
-        self.front[done] = n
-        task.progress.advance((self.front - before).sum(), f"round {task.rounds + 1}")
-        return inside & (rows < n) & ~settled & active & ~done & ~wild
+        task.progress.advance(float((front - self.front).sum()), f"round {task.rounds + 1}")
+        self.front = front
+        return inside & (rows < n) & ~settled & ~wild & active & ~done
 
     def _changes(self, first: int, states: list[Tensor]) -> np.ndarray:
         """RMS change of each state since its row was asked, relative to the state; (rows, batch).
@@ -127,43 +143,26 @@ class Sweeps:
         moved_, size_ = torch.stack([moved, size]).double().cpu().numpy()
         count = min(len(states), self.n - first)
         moved_[:count][~self.seen[first : first + count]] = math.inf
-        change = np.divide(moved_, size_, out=np.zeros_like(size_), where=moved_ > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            change = np.where(moved_ == 0, 0.0, moved_ / size_)
         change[~np.isfinite(size_)] = math.nan
         return change
 
-    def _forget_wild(self, first: int, wild: np.ndarray) -> None:
-        """Take answers that made a state overflow as never given; raise if they were exact."""
-        for b in np.flatnonzero(wild.any(0) & (self.task.sample_rounds == 0)):
-            j = first + int(wild[:, b].argmax())
-            if j <= self.front[b]:
-                raise self.task.not_finite(j)
-            self.seen[j - 1 :, b] = False
-
     def _ask(self, mask: np.ndarray, first: int, states: list[Tensor]) -> None:
         """One round: the outputs of the chosen (row, sample) at their present states."""
-        rows = np.nonzero(mask)[0]
-        device = self.task.x.device
-        index = [torch.from_numpy(np.flatnonzero(line)).to(device) for line in mask]
-        whole: np.ndarray = np.asarray(mask.all(1))
-        chosen = [i for i, line in enumerate(mask) if line.any()]
-        x = torch.cat([states[i] if whole[i] else states[i][index[i]] for i in chosen])
-        answers = self.task.network(x, rows + first).split(mask.sum(1)[chosen].tolist())
-        asked = x.split(mask.sum(1)[chosen].tolist())
-        for i, state, answer in zip(chosen, asked, answers, strict=True):
-            if first + i not in self.asked:
-                self.asked[first + i] = torch.zeros_like(states[i])
-                self.answers[first + i] = torch.zeros_like(states[i])
-            if whole[i]:
-                self.asked[first + i], self.answers[first + i] = state, answer
-            else:
-                self.asked[first + i][index[i]] = state
-                self.answers[first + i][index[i]] = answer
-            self.seen[first + i][mask[i]] = True
-        front = int(self.front[self.task.sample_rounds == 0].min())
-        self.table.forget(front)
-        for kept in (self.asked, self.answers):
-            for j in [j for j in kept if j < front]:
-                del kept[j]
+        rows, samples = np.nonzero(mask)
+        chosen, counts = np.unique(rows, return_counts=True)
+        index = torch.from_numpy(samples).to(self.task.x.device).split(counts.tolist())
+        x = torch.cat([states[i].index_select(0, k) for i, k in zip(chosen, index, strict=True)])
+        d = self.task.network(x, rows + first)
+        parts = (tensor.split(counts.tolist()) for tensor in (x, d))
+        for i, k, state, answer in zip(chosen.tolist(), index, *parts, strict=True):
+            j = first + i
+            if j not in self.asked:
+                self.asked[j], self.answers[j] = (torch.zeros_like(states[i]) for _ in range(2))
+            self.learn(j, k, state, answer)
+        self.seen[rows + first, samples] = True
+        self.forget(int(self.front[self.task.sample_rounds == 0].min()))
 
 
 def _norm(x: Tensor) -> Tensor:

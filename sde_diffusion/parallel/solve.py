@@ -29,10 +29,15 @@ from ..run import check_finite, checked_start
 from .network import AnyDenoiser, Network
 from .parareal import parareal
 from .picard import picard
+from .secant import secant
 from .table import Table
 from .task import Task
 
-METHODS: dict[str, Callable[..., Tensor]] = {"parareal": parareal, "picard": picard}
+METHODS: dict[str, Callable[..., Tensor]] = {
+    "parareal": parareal,
+    "picard": picard,
+    "secant": secant,
+}
 """By name: (task, **options) -> the last states."""
 
 
@@ -70,7 +75,7 @@ def run_parallel(
     x: Tensor,
     *,
     noise: Noise | int | Sequence[int] | None = None,
-    method: str = "picard",
+    method: str = "secant",
     tolerance: float = 1e-3,
     max_rounds: int | None = None,
     batch_limit: int | None = None,
