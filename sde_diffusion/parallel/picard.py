@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .task import Task
 
-SETTLED = 0.1  # of the tolerance: a state that moved less is not asked again
+SETTLED = 0.03  # of the tolerance: a state that moved less is not asked again
 
 
 def picard(task: Task, window: int | None = None) -> Tensor:
@@ -39,7 +39,8 @@ def picard(task: Task, window: int | None = None) -> Tensor:
 
 
 class Sweeps:
-    """The loop of rounds; methods differ in what a sweep takes for d_j (`answer`, `learn`).
+    """The loop of rounds; methods differ in what a sweep takes for d_j (`answer`)
+    and where they ask next (`propose`).
 
     Attributes:
         asked: by row, the states at which its outputs were asked, (batch, *event).
@@ -66,6 +67,10 @@ class Sweeps:
         self.asked[j].index_copy_(0, samples, state)
         self.answers[j].index_copy_(0, samples, d)
 
+    def propose(self, first: int, states: list[Tensor]) -> list[Tensor]:
+        """Where to ask next, given the states `first`, `first` + 1, .. of a sweep: there."""
+        return states
+
     def forget(self, first: int) -> None:
         """Free what is only needed for states before `first`."""
         self.table.forget(first)
@@ -84,7 +89,7 @@ class Sweeps:
             rows = self._judge(first, states)
             if not rows.any() or task.rounds == task.max_rounds:
                 return states[-1] if last == n else self.table.sweep(first, n, self._output)[-1]
-            self._ask(rows, first, states)
+            self._ask(rows, first, self.propose(first, states))
             task.rounds += 1
 
     def _output(self, j: int, state: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from ..noise import Noise, noise_from
 from ..plan import Plan
 from ..progress import Progress
 from ..run import check_finite, checked_start
+from .anderson import anderson
 from .network import AnyDenoiser, Network
 from .parareal import parareal
 from .picard import picard
@@ -34,8 +35,9 @@ from .table import Table
 from .task import Task
 
 METHODS: dict[str, Callable[..., Tensor]] = {
-    "parareal": parareal,
     "picard": picard,
+    "anderson": anderson,
+    "parareal": parareal,
     "secant": secant,
 }
 """By name: (task, **options) -> the last states."""
@@ -120,7 +122,7 @@ def run_parallel(
         tolerance,
         max_rounds=max_rounds,
         batch_limit=batch_limit,
-        **{name: options[name] for name in ("window",) if name in options},
+        **{name: options[name] for name in ("window", "history") if name in options},
     )
     x = checked_start(plan, denoiser, x)
     check_finite(x)
