@@ -5,6 +5,9 @@ r"""How far a plan's samples are from the teacher's: a robust sum over samples.
 rho(s) = s is the mean square. Between modes paths part: a sample that ends in another mode has a
 residual of order 1 that no small change of the numbers mends, and a mean square is a count of
 these. A rho that grows slower than s weighs them down (Huber, "Robust statistics", 1981).
+
+What is compared: the end of a path (`endpoint`), all its grid points (`trajectory`), or what a
+function of one's own makes of the end (`features`).
 """
 
 from __future__ import annotations
@@ -12,8 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from ..scalar import atan2
+from ..schedule import Schedule
 from .pairs import Pairs
 
 Residual = Callable[[Tensor, Tensor, Pairs], Tensor]
@@ -33,6 +39,13 @@ class Loss:
     name: str
     residual: Residual
     scale: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ValueError(
+                f"scale = {self.scale} must be positive: the size of a residual beyond which a "
+                "sample counts little (inf: all count alike)"
+            )
 
     def penalty(self, squares: Tensor) -> Tensor:
         """rho(s), (batch,)."""
@@ -54,3 +67,93 @@ def relative_ends(states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
 def endpoint(scale: float = float("inf")) -> Loss:
     """The relative error of the last state."""
     return Loss("endpoint", relative_ends, scale)
+
+
+def trajectory(schedule: Schedule, scale: float = float("inf")) -> Loss:
+    """The relative error of every state at a grid point but the first: its mean square.
+
+    r = (x_g - x*(t_g)) / (|x*(t_g)| sqrt(G)), g = 1 .. G. Where the plan's times are no times of
+    the teacher's path, or move, the path is interpolated: see `path_at`.
+
+    Args:
+        schedule: alpha_t, sigma_t, of the plan and the pairs.
+        scale: c of `Loss`.
+
+    Raises:
+        ValueError: when asked about pairs without a path.
+    """
+
+    def residual(states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
+        path = path_at(schedule, pairs, times[1:]).to(states)
+        error = (states[1:] - path).flatten(2) / path.flatten(2).norm(dim=2, keepdim=True)
+        return error.transpose(0, 1).flatten(1) / len(path) ** 0.5
+
+    return Loss("trajectory", residual, scale)
+
+
+def features(
+    function: Callable[[Tensor], Tensor], scale: float = float("inf"), name: str = "features"
+) -> Loss:
+    """The difference of a function of the ends, r = f(x) - f(x*), in the function's own units.
+
+    Args:
+        function: differentiable, (batch, *event) -> (batch, ...), such as a classifier's layer.
+        scale: c of `Loss`, in units of f.
+        name: for the record of a tuned plan.
+    """
+
+    def residual(states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
+        with torch.no_grad():
+            wanted = function(pairs.ends.to(states))
+        return (function(states[-1]) - wanted).flatten(1)
+
+    return Loss(name, residual, scale)
+
+
+def path_at(schedule: Schedule, pairs: Pairs, times: Tensor) -> Tensor:
+    """The teacher's path at any times, (g, n, *event), differentiable in them.
+
+    x/hypot(alpha, sigma) is interpolated by the cubic in theta = arctan(sigma/alpha) through the
+    four times of the path nearest around: in these coordinates a path is smooth at both ends.
+
+    Raises:
+        ValueError: if the pairs hold no path, or times lie outside it.
+    """
+    if pairs.times is None or pairs.states is None:
+        raise ValueError(
+            "these pairs hold the ends of the teacher's paths only; a trajectory loss needs pairs "
+            "with times and states"
+        )
+    known, size = _polar(schedule, pairs.times)
+    theta, size_at = _polar(schedule, times.to(pairs.times))
+    beyond = (theta > known[0] + 1e-9) | (theta < known[-1] - 1e-9)
+    if bool(beyond.any()):
+        raise ValueError(
+            f"t = {float(times[beyond][0]):.6g} lies outside the teacher's path, "
+            f"{float(pairs.times[0]):.6g} to {float(pairs.times[-1]):.6g}"
+        )
+    width = min(4, len(known))
+    right = torch.searchsorted(-known, -theta.detach())
+    first = (right - width // 2).clamp(0, len(known) - width)
+    nodes = first[:, None] + torch.arange(width, device=first.device)
+    weights = _lagrange(theta, known[nodes]) / size[nodes] * size_at[:, None]
+    columns = [1] * (pairs.states.ndim - 1)
+    at = zip(weights.unbind(1), nodes.unbind(1), strict=True)
+    path = sum(w.reshape(-1, *columns).to(pairs.states) * pairs.states[k.to("cpu")] for w, k in at)
+    return torch.as_tensor(path)
+
+
+def _polar(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(theta, hypot(alpha, sigma)) at some times."""
+    alpha_t, sigma_t = (torch.as_tensor(v, dtype=t.dtype) for v in schedule(t))
+    return torch.as_tensor(atan2(sigma_t, alpha_t)), torch.hypot(alpha_t, sigma_t)
+
+
+def _lagrange(at: Tensor, nodes: Tensor) -> Tensor:
+    """The Lagrange polynomials of nodes (g, w) at the points (g,), (g, w)."""
+    columns = []
+    for j in range(nodes.shape[1]):
+        others = [k for k in range(nodes.shape[1]) if k != j]
+        gaps = nodes[:, j : j + 1] - nodes[:, others]
+        columns.append(((at[:, None] - nodes[:, others]) / gaps).prod(1))
+    return torch.stack(columns, 1)
