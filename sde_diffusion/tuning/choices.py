@@ -17,7 +17,10 @@ from ..plan import Plan
 from ..schedule import Schedule
 from .family import Family
 from .fit import Fit
-from .loss import Loss, endpoint
+from .gradient import gradient
+from .knot_search import bounded, gits, oss
+from .knots import knots
+from .loss import Loss, endpoint, trajectory
 from .scalars import scalars
 
 
@@ -59,17 +62,26 @@ For what is not one fit of one family: growing from one NFE to the next, dynamic
 knots, two families in turn. `numbers`, `state` and `watch` are those of a fit (`fit.py`): what
 `watch` was last given comes back in the first two when a stopped run goes on."""
 
+
+def _knots(base: Base, free: str, asked: bool) -> Family:
+    make, options = base.need_solver(free), base.options
+    return knots(make, base.schedule, base.times, asked=asked, **options)
+
+
 FAMILIES: dict[str, Callable[[Base], Family]] = {
+    "knots": lambda base: _knots(base, "knots", asked=False),
+    "knots and calls": lambda base: _knots(base, "knots and calls", asked=True),
     "scalars": lambda base: scalars(base.plan, base.schedule),
 }
 
-STRATEGIES: dict[str, Strategy] = {}
+STRATEGIES: dict[str, Strategy] = {"bound": bounded, "gits": gits, "oss": oss}
 
-METHODS: dict[str, Fitter] = {}
+METHODS: dict[str, Fitter] = {"gradient": gradient}
 
 LOSSES: dict[str, Callable[[Schedule, float], Loss]] = {
     "endpoint": lambda schedule, scale: endpoint(scale),
+    "trajectory": trajectory,
 }
 
-WITH_PATH: set[str] = {"trajectory"}
+WITH_PATH: set[str] = {"gits", "oss", "trajectory"}
 """Names of losses, and of what is free, that need points on the teacher's paths."""
