@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .commands import certify, compare, listing
+from .commands import certify, compare, listing, tune
 
-COMMANDS = (compare, certify, listing)
+COMMANDS = (compare, tune, certify, listing)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..comparison import compare
 from ..comparison.compare import NFES
 from ..comparison.report import SHOWN, in_words_after, ranked, ranking, winners
+from .arguments import names, numbers
 from .load import load_denoiser
 from .show import show
 
@@ -28,22 +29,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="MODULE:DENOISER",
         help="a Denoiser, or a function that returns one; looked for in this folder first",
     )
-    option("--shape", required=True, type=_numbers, metavar="3,32,32", help="of one sample")
+    option("--shape", required=True, type=numbers, metavar="3,32,32", help="of one sample")
     option(
         "--nfe",
-        type=_numbers,
+        type=numbers,
         default=NFES,
         metavar="4,5,...",
         help=f"network calls allowed (default {','.join(map(str, NFES))})",
     )
     option(
         "--solvers",
-        type=_names,
+        type=names,
         metavar="LIST",
         help="names, comma between, with options: 'ddim,adams order=3 variable=t' (default: "
         "every deterministic one; see: sde-diffusion list)",
     )
-    option("--grids", type=_names, metavar="LIST", help="the same: 'uniform,karras rho=5'")
+    option("--grids", type=names, metavar="LIST", help="the same: 'uniform,karras rho=5'")
     option("--n", type=int, default=64, help="starting points (default 64)")
     option("--seed", type=int, default=0, help="of the starting points (default 0)")
     option("--t-end", type=float, metavar="T", help="where the paths end (default t_clean)")
@@ -88,19 +89,3 @@ def run(options: argparse.Namespace) -> int:
     print(in_words_after(found))
     print(f"\nThe report: {options.out / 'report.html'}")
     return 0
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        values = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: give whole numbers with commas between"
-        ) from error
-    if min(values) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: every number must be at least 1")
-    return values
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,149 @@
+"""sde-diffusion tune: a plan of few steps, fitted to one's own model."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..comparison.entries import options_of
+from ..tuning import FAMILIES, LOSSES, METHODS, STRATEGIES, report, tune
+from .arguments import numbers
+from .load import load_denoiser
+
+DESCRIPTION = """Fit a plan to a model: first a teacher finds where the network's own ODE takes many
+starting points, then the numbers of a plan of few network calls are chosen so that it ends there
+too. The errors shown are on starting points kept apart for it. A run that is stopped (Ctrl-C) keeps
+what is finished in a folder beside the plan; the same command goes on from there."""
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Enter `tune`."""
+    parser = commands.add_parser(
+        "tune", help="a plan of few steps for a model of one's own", description=DESCRIPTION
+    )
+    option = parser.add_argument
+    option(
+        "--model",
+        required=True,
+        metavar="MODULE:DENOISER",
+        help="a Denoiser, or a function that returns one; looked for in this folder first",
+    )
+    option("--shape", required=True, type=numbers, metavar="3,32,32", help="of one sample")
+    option("--nfe", type=int, help="network calls a sample, as 5; a plan given as base has its own")
+    option("--out", required=True, type=Path, metavar="PLAN.JSON", help="where the plan goes")
+    option(
+        "--base",
+        default="angular",
+        metavar="SOLVER|PLAN.JSON",
+        help="what to begin with: a solver, with options after it ('adams order=3'), or the file "
+        "of a plan (default: angular)",
+    )
+    option(
+        "--free",
+        default="table",
+        help=f"what is free: {', '.join(sorted({*FAMILIES, *STRATEGIES}))} (default: table)",
+    )
+    option("--loss", default="endpoint", help=f"{', '.join(LOSSES)} (default: endpoint)")
+    option(
+        "--scale",
+        type=float,
+        default=float("inf"),
+        help="relative errors beyond it count little (default: all count by their square)",
+    )
+    option("--method", help=f"{', '.join(METHODS)} (default: what suits --free)")
+    option(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the method (max_iterations=20); may be repeated",
+    )
+    option("--starts", type=int, default=4096, help="starting points in all (default 4096)")
+    option(
+        "--validation",
+        type=float,
+        default=0.25,
+        help="share of them kept apart to choose and to report (default 0.25)",
+    )
+    option("--seed", type=int, default=0, help="of the starting points (default 0)")
+    option("--times", default="default", help="the solver's grid (see: sde-diffusion list grids)")
+    option("--t-end", type=float, metavar="T", help="where the paths end (default: the grid's end)")
+    option("--teacher", help="exact, dop853 or dopri5 (default: exact if it can be, else dop853)")
+    option(
+        "--teacher-tolerance",
+        type=float,
+        default=1e-6,
+        metavar="TOL",
+        help="of the teacher (default 1e-6)",
+    )
+    option(
+        "--chunk",
+        type=int,
+        default=256,
+        help="samples that the teacher takes at once (default 256)",
+    )
+    option("--label", help="of the network, for the plan's record (default: what --model says)")
+    option("--device", help="of the states (default: the network's)")
+    option("--dtype", choices=DTYPES, default="float64", help="of the states (default float64)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Tune, save the plan, print the report and how to use it."""
+    if not options.out.parent.is_dir():
+        raise ValueError(f"--out {options.out}: there is no folder {options.out.parent}; make it")
+    if options.out.is_dir() or options.out.suffix != ".json":
+        raise ValueError(f"--out {options.out}: give the name of a file that ends in .json")
+    denoiser = load_denoiser(options.model)
+    folder = options.out.with_suffix(".tuning")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        plan = tune(
+            options.base,
+            denoiser,
+            options.starts,
+            options.teacher,
+            nfe=options.nfe,
+            free=options.free,
+            loss=options.loss,
+            scale=options.scale,
+            method=options.method,
+            validation=options.validation,
+            shape=options.shape,
+            seed=options.seed,
+            times=options.times,
+            t_end=options.t_end,
+            tolerance=options.teacher_tolerance,
+            chunk=options.chunk,
+            label=options.label or options.model,
+            folder=folder,
+            dtype=DTYPES[options.dtype],
+            device=options.device,
+            progress=True,
+            **_method_options(options),
+        )
+    plan.save(options.out)
+    print(report(plan))
+    for warning in said:
+        print(f"\nwarning: {warning.message}")
+    shape = ", ".join(map(str, (16, *options.shape)))
+    print(
+        f"\nThe plan: {options.out}. Use it as\n"
+        f'    sde_diffusion.sample(denoiser, ({shape}), solver="{options.out.as_posix()}")\n'
+        f"{folder} holds the teacher's paths, to tune again from; it may be deleted."
+    )
+    return 0
+
+
+def _method_options(options: argparse.Namespace) -> dict[str, Any]:
+    if not options.option:
+        return {}
+    if options.free in STRATEGIES and options.method is None:
+        return options_of(f"free={options.free}", STRATEGIES[options.free], options.option)
+    name = options.method or "least_squares"
+    return options_of(name, METHODS[name], options.option) if name in METHODS else {}
