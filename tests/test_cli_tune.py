@@ -12,10 +12,6 @@ from sde_diffusion.tuning import report
 
 MODEL = """
 import sde_diffusion as sd
-from sde_diffusion.tuning import METHODS
-from sde_diffusion.tuning.fit import Fit, Progress
-from sde_diffusion.tuning.measure import measure
-
 ring = sd.problems.ring().denoiser(sd.VPLinear())
 
 class Stopping(sd.Denoiser):

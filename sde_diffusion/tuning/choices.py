@@ -21,7 +21,10 @@ from .gradient import gradient
 from .knot_search import bounded, gits, oss
 from .knots import knots
 from .loss import Loss, endpoint, trajectory
+from .least_squares import least_squares
+from .loss import Loss, endpoint
 from .scalars import scalars
+from .table import table
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,14 @@ def _knots(base: Base, free: str, asked: bool) -> Family:
 FAMILIES: dict[str, Callable[[Base], Family]] = {
     "knots": lambda base: _knots(base, "knots", asked=False),
     "knots and calls": lambda base: _knots(base, "knots and calls", asked=True),
+    "table": lambda base: table(base.plan, base.schedule),
+    "coefficients": lambda base: table(base.plan, base.schedule, times=False),
     "scalars": lambda base: scalars(base.plan, base.schedule),
 }
 
 STRATEGIES: dict[str, Strategy] = {"bound": bounded, "gits": gits, "oss": oss}
 
-METHODS: dict[str, Fitter] = {"gradient": gradient}
+METHODS: dict[str, Fitter] = {"gradient": gradient, "least_squares": least_squares}
 
 LOSSES: dict[str, Callable[[Schedule, float], Loss]] = {
     "endpoint": lambda schedule, scale: endpoint(scale),

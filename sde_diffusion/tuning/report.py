@@ -67,7 +67,7 @@ def calls(origin: Mapping[str, Any]) -> str:
     spared = origin["spared"]
     text = f"{origin['nfe']} calls of the denoiser a sample, all of them counted"
     if spared:
-        text += f"; {spared} further output is computed without a call (analytic first step)"
+        text += f"; at {spared} grid point it is not asked (an analytic or a linear first step)"
     return f"{text}; a guided denoiser that asks its network twice counts once here."
 
 

@@ -147,8 +147,10 @@ def tune(
             "give more starts (best fifty for each number), or free less"
         )
     compared = _Compared(denoiser, target, train, held, chunk, seed)
-    known = {"base": beginning.plan, "default": default_sampler(beginning)}
-    found = {key: compared(plan) for key, plan in known.items() if plan is not None}
+    known, usual = {"base": beginning.plan}, default_sampler(beginning)
+    if usual is not None and not usual.equals(beginning.plan):
+        known["default"] = usual
+    found = {key: compared(plan) for key, plan in known.items()}
     if not math.isfinite(found["base"][1].loss):
         raise FloatingPointError(
             f"the loss of {beginning.plan.name}, to begin with, is not finite on the validation "
@@ -159,7 +161,7 @@ def tune(
     file = None if folder is None else Path(folder) / "fits" / f"{digest(settled)}.npz"
     tuned, fit = _fitted(way, beginning, compared, file, label, pairs, progress)
     found["tuned"] = compared(tuned)
-    plans = {key: plan for key, plan in {**known, "tuned": tuned}.items() if plan is not None}
+    plans = {**known, "tuned": tuned}
     bettered = found["tuned"][1].loss * _GAIN < found["base"][1].loss
     best = "tuned" if bettered else "base"
     chosen = plans[best]
