@@ -20,9 +20,8 @@ from .fit import Fit
 from .gradient import gradient
 from .knot_search import bounded, gits, oss
 from .knots import knots
-from .loss import Loss, endpoint, trajectory
 from .least_squares import least_squares
-from .loss import Loss, endpoint
+from .loss import Loss, endpoint, trajectory
 from .scalars import scalars
 from .table import table
 
