@@ -11,8 +11,11 @@ place of x_0; DDIM mixes that posterior with the deterministic map, by eta.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..names import look_up
@@ -29,7 +32,7 @@ from .solver import Claim, solver
     Claim(1, {"eta": 0.5}, point_exact=True, strong=1.0),
     Claim(1, {"eta": 1.0}, point_exact=True, strong=1.0),
 )
-def ddim(schedule: Schedule, times: list[Scalar], eta: float = 0.0) -> Plan:
+def ddim(schedule: Schedule, times: list[Scalar], eta: float | Sequence[float] = 0.0) -> Plan:
     """Denoising diffusion implicit models.
 
     x_s = alpha_s d + sigma_s sqrt(1 - tau) eps + sigma_s sqrt(tau) z with
@@ -41,24 +44,39 @@ def ddim(schedule: Schedule, times: list[Scalar], eta: float = 0.0) -> Plan:
     Args:
         schedule: alpha_t, sigma_t.
         times: noisy to clean; the end may have sigma = 0, the start alpha = 0.
-        eta: in [0, 1]; 0 is deterministic (and equals DPM-Solver-1), 1 equals DDPM with the
-            posterior variance.
+        eta: in [0, 1], or one such number a step; 0 is deterministic (and equals DPM-Solver-1), 1
+            equals DDPM with the posterior variance.
 
     Raises:
-        ValueError: if eta lies outside [0, 1].
+        ValueError: if eta lies outside [0, 1], or there is not one a step.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta = {eta} must lie in [0, 1]: 0 is deterministic, 1 is DDPM")
     trace = Trace(times[0])
     x = trace.x
-    for t, s in pairwise(times):
+    for (t, s), eta_t in zip(pairwise(times), each_step(eta, len(times) - 1), strict=True):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
         x, d = trace.denoise(x, t)
         shrink = alpha_t * sigma_s / (alpha_s * sigma_t)  # e^{-h}
-        x = alpha_s * d + sigma_s * kept(eta, shrink) / sigma_t * (x - alpha_t * d)
-        if eta and sigma_s > 0:
-            x = x + sigma_s * eta * sqrt(1 - shrink**2) * trace.noise(t, s)
+        x = alpha_s * d + sigma_s * kept(eta_t, shrink) / sigma_t * (x - alpha_t * d)
+        if eta_t and sigma_s > 0:
+            x = x + sigma_s * eta_t * sqrt(1 - shrink**2) * trace.noise(t, s)
     return trace.end(x, times[-1])
+
+
+def each_step(eta: Scalar | Sequence[Scalar], steps: int) -> list[Scalar]:
+    """eta of every step, from one for all or one for each; ValueError outside [0, 1]."""
+    if isinstance(eta, np.ndarray) or (isinstance(eta, Tensor) and not eta.requires_grad):
+        eta = eta.tolist()
+    alone = isinstance(eta, int | float) or (isinstance(eta, Tensor) and eta.ndim == 0)
+    etas: list[Any] = [eta] * steps if alone else list(eta)  # type: ignore[arg-type]
+    if len(etas) != steps:
+        raise ValueError(f"eta has {len(etas)} numbers for {steps} steps: give one, or one a step")
+    for i, value in enumerate(etas):
+        if not 0 <= value <= 1:
+            place = "" if alone else f"[{i}]"
+            raise ValueError(
+                f"eta{place} = {float(value)} must lie in [0, 1]: 0 is deterministic, 1 is DDPM"
+            )
+    return etas
 
 
 def kept(eta: Scalar, shrink: Scalar) -> Scalar:

@@ -18,7 +18,7 @@ from alpha = 0 or to sigma = 0 is an Euler step; pure noise is not churned.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from ..form import Form
@@ -26,7 +26,7 @@ from ..plan import Plan
 from ..scalar import Scalar, exp, expm1, log, sqrt
 from ..schedule import Schedule
 from ..trace import Trace
-from .ddim import kept
+from .ddim import each_step, kept
 from .exponential import output
 from .solver import Claim, solver
 
@@ -38,22 +38,13 @@ def churn(
     schedule: Schedule,
     times: list[Scalar],
     advance: Advance,
-    s_churn: float,
-    s_tmin: float,
-    s_tmax: float,
+    gammas: Sequence[Scalar],
     s_noise: float,
 ) -> Plan:
-    """Algorithm 2 of Karras et al. 2022 with any step of the ODE; arguments as for `edm_heun`."""
-    if s_churn < 0 or s_noise < 0 or not s_tmin <= s_tmax:
-        raise ValueError(
-            f"s_churn = {s_churn}, s_noise = {s_noise}, s_tmin = {s_tmin}, s_tmax = {s_tmax}: "
-            "give s_churn and s_noise >= 0 and s_tmin <= s_tmax"
-        )
-    most = min(s_churn / (len(times) - 1), math.sqrt(2) - 1)
+    """Algorithm 2 of Karras et al. 2022 with any step of the ODE and any gamma >= 0 of each."""
     trace = Trace(times[0])
     x = trace.x
-    for t, s in pairwise(times):
-        gamma = most if s_tmin <= schedule.rho(t) <= s_tmax and schedule.alpha(t) > 0 else 0.0
+    for (t, s), gamma in zip(pairwise(times), gammas, strict=True):
         if gamma:
             t, x = _raise(trace, schedule, x, t, s, gamma, s_noise)
         x, d = trace.denoise(x, t)
@@ -62,8 +53,29 @@ def churn(
     return trace.end(x, times[-1])
 
 
+def even_churn(
+    schedule: Schedule,
+    times: list[Scalar],
+    s_churn: float,
+    s_tmin: float,
+    s_tmax: float,
+    s_noise: float,
+) -> list[Scalar]:
+    """gamma of every step, the same wherever there is any; arguments as for `edm_heun`."""
+    if s_churn < 0 or s_noise < 0 or not s_tmin <= s_tmax:
+        raise ValueError(
+            f"s_churn = {s_churn}, s_noise = {s_noise}, s_tmin = {s_tmin}, s_tmax = {s_tmax}: "
+            "give s_churn and s_noise >= 0 and s_tmin <= s_tmax"
+        )
+    most = min(s_churn / (len(times) - 1), math.sqrt(2) - 1)
+    return [
+        most if s_tmin <= schedule.rho(t) <= s_tmax and schedule.alpha(t) > 0 else 0.0
+        for t in times[:-1]
+    ]
+
+
 def _raise(
-    trace: Trace, schedule: Schedule, x: Form, t: Scalar, s: Scalar, gamma: float, s_noise: float
+    trace: Trace, schedule: Schedule, x: Form, t: Scalar, s: Scalar, gamma: Scalar, s_noise: float
 ) -> tuple[Scalar, Form]:
     """(time, state) with the noise of a level (1 + gamma) times as high."""
     rho_t, highest = schedule.rho(t), float(schedule.rho(schedule.t_max))
@@ -75,29 +87,32 @@ def _raise(
         )
     t_hat = schedule.time_of(-log(rho_t * (1 + gamma)))
     alpha_hat = schedule.alpha(t_hat)
-    added = rho_t * math.sqrt(gamma * (2 + gamma))  # sqrt(rho_hat^2 - rho_t^2)
+    added = rho_t * sqrt(gamma * (2 + gamma))  # sqrt(rho_hat^2 - rho_t^2)
     x = alpha_hat / schedule.alpha(t) * x + alpha_hat * added * s_noise * trace.noise(t, s)
     return t_hat, x
 
 
 def ancestral(
-    schedule: Schedule, times: list[Scalar], advance: Advance, eta: float, s_noise: float
+    schedule: Schedule,
+    times: list[Scalar],
+    advance: Advance,
+    eta: float | Sequence[float],
+    s_noise: float,
 ) -> Plan:
     """Ancestral steps with any step of the ODE; arguments as for `euler_ancestral`."""
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta = {eta} must lie in [0, 1]: 0 is deterministic, 1 is DDPM's noise")
     if s_noise < 0:
         raise ValueError(f"s_noise = {s_noise} must not be negative; 1 is the exact noise")
     trace = Trace(times[0])
     x = trace.x
-    for t, s in pairwise(times):
+    for (t, s), eta_t in zip(pairwise(times), each_step(eta, len(times) - 1), strict=True):
         x, d = trace.denoise(x, t)
         alpha_s, rho_s = schedule.alpha(s), schedule.rho(s)
         h = schedule.half_log_snr(s) - schedule.half_log_snr(t)
         step = advance if schedule.alpha(t) > 0 and rho_s > 0 else _euler
-        x = alpha_s * step(trace, schedule, x, d, t, rho_s * kept(eta, exp(-h)))
-        if eta and rho_s > 0:
-            x = x + alpha_s * rho_s * eta * sqrt(-expm1(-2 * h)) * s_noise * trace.noise(t, s)
+        x = alpha_s * step(trace, schedule, x, d, t, rho_s * kept(eta_t, exp(-h)))
+        if eta_t and rho_s > 0:
+            up = rho_s * eta_t * sqrt(-expm1(-2 * h))
+            x = x + alpha_s * up * s_noise * trace.noise(t, s)
     return trace.end(x, times[-1])
 
 
@@ -139,6 +154,9 @@ def _middle(
     return u, *trace.stage(x_u, u)
 
 
+STEPS: dict[str, Advance] = {"euler": _euler, "heun": _heun, "dpm_2": _dpm_2}
+"""The steps of the ODE that churn is made for."""
+
 _CHURN = {"s_churn": 2.0, "s_tmax": 20.0}  # too small for the cap on gamma
 
 
@@ -178,7 +196,8 @@ def edm_heun(
         ValueError: for a negative number, s_tmin > s_tmax, or a raised level above the noisiest of
             the schedule.
     """
-    return churn(schedule, times, _heun, s_churn, s_tmin, s_tmax, s_noise)
+    gammas = even_churn(schedule, times, s_churn, s_tmin, s_tmax, s_noise)
+    return churn(schedule, times, _heun, gammas, s_noise)
 
 
 @solver(
@@ -209,7 +228,8 @@ def edm_euler(
     Raises:
         ValueError: as for `edm_heun`.
     """
-    return churn(schedule, times, _euler, s_churn, s_tmin, s_tmax, s_noise)
+    gammas = even_churn(schedule, times, s_churn, s_tmin, s_tmax, s_noise)
+    return churn(schedule, times, _euler, gammas, s_noise)
 
 
 @solver(
@@ -241,7 +261,8 @@ def dpm_2(
     Raises:
         ValueError: as for `edm_heun`.
     """
-    return churn(schedule, times, _dpm_2, s_churn, s_tmin, s_tmax, s_noise)
+    gammas = even_churn(schedule, times, s_churn, s_tmin, s_tmax, s_noise)
+    return churn(schedule, times, _dpm_2, gammas, s_noise)
 
 
 @solver(
@@ -250,7 +271,10 @@ def dpm_2(
     Claim(1, {"eta": 0.5}, point_exact=True, strong=1.0),
 )
 def euler_ancestral(
-    schedule: Schedule, times: list[Scalar], eta: float = 1.0, s_noise: float = 1.0
+    schedule: Schedule,
+    times: list[Scalar],
+    eta: float | Sequence[float] = 1.0,
+    s_noise: float = 1.0,
 ) -> Plan:
     """Ancestral sampling with Euler steps: down to rho_down, then noise up to rho_s.
 
@@ -265,11 +289,11 @@ def euler_ancestral(
         schedule: alpha_t, sigma_t.
         times: noisy to clean; the end may have sigma = 0 (no noise in that step), the start
             alpha = 0.
-        eta: in [0, 1]; 0 is deterministic.
+        eta: in [0, 1], or one such number a step; 0 is deterministic.
         s_noise: standard deviation of the fresh noise relative to the exact one, 1.
 
     Raises:
-        ValueError: if eta lies outside [0, 1] or s_noise is negative.
+        ValueError: if eta lies outside [0, 1], there is not one a step, or s_noise is negative.
     """
     return ancestral(schedule, times, _euler, eta, s_noise)
 
@@ -281,7 +305,10 @@ def euler_ancestral(
     Claim(2, {"eta": 0.0}, point_exact=True, exact=("noise", "rho", 1)),
 )
 def dpm_2_ancestral(
-    schedule: Schedule, times: list[Scalar], eta: float = 1.0, s_noise: float = 1.0
+    schedule: Schedule,
+    times: list[Scalar],
+    eta: float | Sequence[float] = 1.0,
+    s_noise: float = 1.0,
 ) -> Plan:
     """Ancestral sampling with DPM-Solver-2 steps down to rho_down, then noise up to rho_s.
 
@@ -311,7 +338,10 @@ def dpm_2_ancestral(
     Claim(2, {"eta": 0.0}, point_exact=True, exact=("data", "lambda", 1)),
 )
 def dpm_solver_pp_2s_ancestral(
-    schedule: Schedule, times: list[Scalar], eta: float = 1.0, s_noise: float = 1.0
+    schedule: Schedule,
+    times: list[Scalar],
+    eta: float | Sequence[float] = 1.0,
+    s_noise: float = 1.0,
 ) -> Plan:
     """Ancestral sampling with DPM-Solver++(2S) steps down to rho_down, then noise up to rho_s.
 

@@ -185,7 +185,7 @@ def _along_lambda(
     lambda_t: Scalar, lambda_s: Scalar, prediction: str, variable: str, tau: Scalar
 ) -> tuple[Any, Any]:
     """(position, measure) at the points of a quadrature in lambda."""
-    xp, y, w = _arrays(lambda_t, lambda_s)
+    xp, y, w = _arrays(lambda_t, lambda_s, tau)
     h = lambda_s - lambda_t
     back = (1 - y) * h  # lambda_s - l
     rho = xp.exp(back)  # relative to rho_s, which scales out
@@ -247,7 +247,7 @@ def _along_time(
     else:
         back = lambda_s - schedule.half_log_snr(times)
         measure = pace / (alpha * sigma) * exp(-(1 + tau**2) * back)
-    if isinstance(t, Tensor) or isinstance(s, Tensor):
+    if any(isinstance(v, Tensor) for v in (t, s, tau)):
         return times, measure
     return times.numpy(), measure.numpy()
 

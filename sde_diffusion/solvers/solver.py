@@ -218,6 +218,7 @@ _KINDS = {
     "bool": "True or False",
     "int": "an integer",
     "float": "a number",
+    "Sequence[float]": "one number a step",
     "str": "a word",
     "None": "None",
 }
@@ -226,13 +227,13 @@ _KINDS = {
 def _fits(value: Any, kind: str) -> bool:
     if kind.startswith("Callable") or kind.endswith("Function"):
         return callable(value)
-    if kind not in _KINDS:
+    types = {"int": int, "float": int | float, "str": str, "None": None}
+    if kind not in (*types, "bool"):
         return not isinstance(value, int | float | str | None)
     if isinstance(value, bool):
         return kind == "bool"
     if isinstance(value, Tensor):
         return kind == "float" and value.ndim == 0
-    types = {"bool": bool, "int": int, "float": int | float, "str": str, "None": None}
     return isinstance(value, types[kind] or type(None))
 
 

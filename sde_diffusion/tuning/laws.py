@@ -1,0 +1,53 @@
+r"""Losses between laws: samples beside data, with no path that leads from one to the other.
+
+Sliced Wasserstein-2: project both sets on directions theta, where the optimal transport between
+two sets of one size is the sorted one,
+
+    SW_2^2 = mean over theta of mean_i (x_(i) . theta - y_(i) . theta)^2.
+
+That is a mean over samples of |r_i|^2, r_i the gaps of sample i to its partner on each direction:
+an ordinary `Loss`, whose partners are found anew each time. In a batch of n, even samples of the
+data itself have SW_2^2 of order 1/n: large batches, or a small difference drowns.
+
+Rabin et al., "Wasserstein barycenter and its application to texture mixing", 2011.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .loss import Loss, Residual
+from .pairs import Pairs
+
+
+def sliced(directions: int = 64, seed: int = 0) -> Loss:
+    """Sliced Wasserstein-2, squared, between the last states and the ends of the pairs.
+
+    The ends may be samples of the data, in any order: only their law counts, and so the loss can
+    judge stochastic plans. Give a fit all samples at once, or large batches.
+
+    Args:
+        directions: number of random unit vectors theta.
+        seed: of these.
+
+    Raises:
+        ValueError: if there is no direction.
+    """
+    if directions < 1:
+        raise ValueError(f"directions = {directions}: at least 1 is needed")
+    return Loss("sliced", _gaps(directions, seed))
+
+
+def _gaps(directions: int, seed: int) -> Residual:
+    def residual(states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
+        x = states[-1].flatten(1)
+        y = pairs.ends.to(x).flatten(1)
+        generator = torch.Generator().manual_seed(seed)
+        theta = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64)
+        theta = (theta / theta.norm(dim=0)).to(x)
+        a, b = x @ theta, (y @ theta).sort(dim=0).values
+        partner = b.gather(0, a.detach().argsort(dim=0).argsort(dim=0))
+        return (a - partner) / directions**0.5
+
+    return residual

@@ -1,0 +1,109 @@
+"""Stochasticity of each step: its options, its families, and that a law is what shows its worth."""
+
+import math
+
+import pytest
+import torch
+from enumeration import SCHEDULES
+from families import DOUBLE, away, check_gradient
+
+import sde_diffusion as sd
+from sde_diffusion.certificates import invariants
+from sde_diffusion.solvers import ddim, euler_ancestral
+from sde_diffusion.tuning.laws import sliced
+from sde_diffusion.tuning.pairs import Pairs
+from sde_diffusion.tuning.stochasticity import OPTIONS, churn, stochasticity
+
+
+def grid(schedule, steps=4):
+    return sd.times.default(schedule, steps, t_start=schedule.time_of(-3.0))
+
+
+@pytest.mark.parametrize("schedule", ["vp", "edm", "flow"])
+def test_eta_of_each_step(schedule):
+    """One number a step is the one number for all where they agree; 0 and 1 may be mixed."""
+    schedule = SCHEDULES[schedule]
+    times = grid(schedule)
+    for solver in (ddim, euler_ancestral):
+        assert solver(schedule, times, eta=[0.4] * 4).equals(solver(schedule, times, eta=0.4))
+    mixed = ddim(schedule, times, eta=torch.tensor([0.0, 1.0, 0.3, 0.7], dtype=DOUBLE))
+    assert mixed.equals(euler_ancestral(schedule, times, eta=[0.0, 1.0, 0.3, 0.7]))
+    assert len(mixed.noises) == 2  # none in the first step and none in that to sigma = 0
+    assert invariants(mixed, schedule).worst < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("eta", "message"),
+    [
+        ([0.1, 0.2], "eta has 2 numbers for 4 steps"),
+        ([0.1, 0.2, 1.5, 0.0], r"eta\[2\] = 1.5 must lie in"),
+        (1.5, "eta = 1.5 must lie in"),
+        ([0.1, math.nan, 0.0, 0.0], r"eta\[1\] = nan"),
+    ],
+)
+def test_eta_refused(eta, message):
+    schedule = sd.VPLinear()
+    for solver in (ddim, euler_ancestral):
+        with pytest.raises(ValueError, match=message):
+            solver(schedule, grid(schedule), eta=eta)
+    with pytest.raises(TypeError, match="a number or one number a step"):
+        ddim(schedule, grid(schedule), eta="much")
+
+
+@pytest.mark.parametrize("schedule", ["vp", "edm", "flow"])
+@pytest.mark.parametrize("solver", list(OPTIONS))
+def test_a_family_from_the_ode_to_the_solver(solver, schedule):
+    """Its start is the solver with that eta or tau, zero is the ODE, and every plan is exact."""
+    schedule = SCHEDULES[schedule]
+    family = stochasticity(solver, schedule, grid(schedule), start=0.6)
+    make = sd.SOLVERS[solver]
+    assert family.plan().equals(make(schedule, grid(schedule), **{OPTIONS[solver]: 0.6}))
+    ode = family.plan(torch.zeros(len(family.start), dtype=DOUBLE))
+    assert not ode.stochastic
+    assert ode.equals(make(schedule, grid(schedule), **{OPTIONS[solver]: 0.0}))
+    numbers = away(family)
+    assert invariants(family.plan(numbers), schedule).worst < 1e-10
+    assert family.plan(-numbers).equals(family.plan(numbers))
+    check_gradient(family, numbers)
+
+
+@pytest.mark.parametrize("schedule", ["vp", "edm", "flow"])
+@pytest.mark.parametrize("step", ["euler", "heun", "dpm_2"])
+def test_churn_of_each_step(step, schedule):
+    """Zero is the ODE solver; the start is the stochastic sampler of EDM with this gamma."""
+    schedule = SCHEDULES[schedule]
+    times = grid(schedule)
+    family = churn(schedule, times, step, most=0.3, start=0.05)
+    base = sd.SOLVERS[step if step == "dpm_2" else f"edm_{step}"]
+    assert family.plan(torch.zeros(len(family.start), dtype=DOUBLE)).equals(base(schedule, times))
+    assert family.plan().equals(base(schedule, times, s_churn=0.05 * 4))
+    numbers = away(family)
+    assert invariants(family.plan(numbers), schedule).worst < 1e-10
+    check_gradient(family, numbers)
+
+
+def test_a_grid_from_the_highest_level_draws_nothing_before_its_first_step():
+    schedule = sd.EDM()
+    times = sd.times.karras(schedule, 4)
+    family = churn(schedule, times)
+    assert family.names == ("gamma1", "gamma2", "gamma3")
+    wild = family.plan(torch.full((3,), 9.0, dtype=DOUBLE))  # every gamma at its largest
+    assert wild.rows[0].asks
+    with pytest.raises(ValueError, match="no step of this grid can be raised"):
+        churn(schedule, [80.0, 0.0])
+    with pytest.raises(ValueError, match="did you mean"):
+        churn(schedule, times, "dpm2")
+    with pytest.raises(ValueError, match="Known: ddim"):
+        stochasticity("heun", schedule, times)
+
+
+def test_sliced_loss_of_two_gaussians():
+    """SW_2^2 between N(0, I) and N(m, I) in D dimensions is |m|^2/D; order does not matter."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 3, generator=generator, dtype=DOUBLE)
+    m = torch.tensor([0.3, -0.4, 1.2], dtype=DOUBLE)
+    pairs = Pairs(x, (x + m).flip(0), 1.0, 0.0)
+    residual = sliced(2000).residual(x[None], torch.zeros(1), pairs)
+    value = residual.square().sum(1).mean()
+    assert value == pytest.approx(float(m.square().sum() / 3), rel=0.05)
+    assert sliced().residual((x + m)[None], torch.zeros(1), pairs).abs().max() < 1e-12
