@@ -10,7 +10,9 @@ def functional(plan):
     matrix = plan.matrix()
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(matrix.shape, generator=generator, dtype=DOUBLE)
-    times = sum((i + 1) * torch.as_tensor(row.t, dtype=DOUBLE).sin() for i, row in enumerate(plan.rows))
+    times = sum(
+        (i + 1) * torch.as_tensor(row.t, dtype=DOUBLE).sin() for i, row in enumerate(plan.rows)
+    )
     return (matrix * weights).sum() + times
 
 

@@ -9,7 +9,8 @@ from families import DOUBLE, away, check_gradient
 
 import sde_diffusion as sd
 from sde_diffusion.certificates import invariants
-from sde_diffusion.solvers import ddim, euler_ancestral
+from sde_diffusion.problems import ring
+from sde_diffusion.solvers import ddim, euler_ancestral, sa_solver
 from sde_diffusion.tuning.laws import sliced
 from sde_diffusion.tuning.pairs import Pairs
 from sde_diffusion.tuning.stochasticity import OPTIONS, churn, stochasticity
@@ -107,3 +108,41 @@ def test_sliced_loss_of_two_gaussians():
     value = residual.square().sum(1).mean()
     assert value == pytest.approx(float(m.square().sum() / 3), rel=0.05)
     assert sliced().residual((x + m)[None], torch.zeros(1), pairs).abs().max() < 1e-12
+
+
+def test_noise_where_it_forgets_an_error_of_the_network():
+    """A denoiser that is off by a shift above sigma/alpha = 0.5, and right below.
+
+    One tau a step, fitted on 512 starts, brings the law of samples from others nearer to the data
+    than the ODE and than the reverse SDE. Seeds are fixed; the three distances on 8192 held-out
+    starts are about 0.31, 0.35 and 0.24, their noise below 0.01.
+    """
+    schedule, data = sd.VPLinear(), ring()
+    exact, loss = data.denoiser(schedule), sliced(32)
+
+    def shifted(x, t):
+        return exact(x, t) + (0.2 if schedule.rho(t) > 0.5 else 0.0)
+
+    def pairs(n, seed):
+        generator = torch.Generator().manual_seed(seed)
+        starts = torch.randn(n, 2, generator=generator, dtype=DOUBLE)
+        return Pairs(starts, data.sample(n, generator), 1.0, 0.0)
+
+    def square(plan, some, seed, grad=False):
+        x = sd.run(plan, shifted, some.starts, noise=seed, grad=grad)
+        return loss.residual(x[None], torch.zeros(1), some).square().sum(1).mean()
+
+    train, held_out = pairs(512, 0), pairs(8192, 1)
+    times = sd.times.default(schedule, 8)
+    family = stochasticity("sa_solver", schedule, times)
+    numbers = family.start.clone().requires_grad_()
+    adam = torch.optim.Adam([numbers], 0.2)
+    for k in range(25):
+        adam.param_groups[0]["lr"] = 0.2 * (1 - k / 25)
+        adam.zero_grad()
+        square(family.build(numbers), train, k, grad=True).backward()
+        adam.step()
+    plans = [sa_solver(schedule, times, tau=tau) for tau in (0.0, 1.0)]
+    plans.append(family.plan(numbers.detach()))
+    ode, sde, tuned = (float(square(plan, held_out, 99).sqrt()) for plan in plans)
+    assert tuned < 0.85 * min(ode, sde), (ode, sde, tuned)
