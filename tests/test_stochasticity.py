@@ -57,11 +57,12 @@ def test_a_family_from_the_ode_to_the_solver(solver, schedule):
     """Its start is the solver with that eta or tau, zero is the ODE, and every plan is exact."""
     schedule = SCHEDULES[schedule]
     family = stochasticity(solver, schedule, grid(schedule), start=0.6)
-    make = sd.SOLVERS[solver]
-    assert family.plan().equals(make(schedule, grid(schedule), **{OPTIONS[solver]: 0.6}))
+    make, option = sd.SOLVERS[solver], OPTIONS[solver]
+    assert family.start.equal(stochasticity(make, schedule, grid(schedule), **{option: 0.6}).start)
+    assert family.plan().equals(make(schedule, grid(schedule), **{option: 0.6}))
     ode = family.plan(torch.zeros(len(family.start), dtype=DOUBLE))
     assert not ode.stochastic
-    assert ode.equals(make(schedule, grid(schedule), **{OPTIONS[solver]: 0.0}))
+    assert ode.equals(make(schedule, grid(schedule), **{option: 0.0}))
     numbers = away(family)
     assert invariants(family.plan(numbers), schedule).worst < 1e-10
     assert family.plan(-numbers).equals(family.plan(numbers))
@@ -104,7 +105,7 @@ def test_sliced_loss_of_two_gaussians():
     x = torch.randn(4000, 3, generator=generator, dtype=DOUBLE)
     m = torch.tensor([0.3, -0.4, 1.2], dtype=DOUBLE)
     pairs = Pairs(x, (x + m).flip(0), 1.0, 0.0)
-    residual = sliced(2000).residual(x[None], torch.zeros(1), pairs)
+    residual = sliced(directions=2000).residual(x[None], torch.zeros(1), pairs)
     value = residual.square().sum(1).mean()
     assert value == pytest.approx(float(m.square().sum() / 3), rel=0.05)
     assert sliced().residual((x + m)[None], torch.zeros(1), pairs).abs().max() < 1e-12
@@ -118,7 +119,7 @@ def test_noise_where_it_forgets_an_error_of_the_network():
     starts are about 0.31, 0.35 and 0.24, their noise below 0.01.
     """
     schedule, data = sd.VPLinear(), ring()
-    exact, loss = data.denoiser(schedule), sliced(32)
+    exact, loss = data.denoiser(schedule), sliced(directions=32)
 
     def shifted(x, t):
         return exact(x, t) + (0.2 if schedule.rho(t) > 0.5 else 0.0)

@@ -20,9 +20,11 @@ from .fit import Fit
 from .gradient import gradient
 from .knot_search import bounded, gits, oss
 from .knots import knots
+from .laws import sliced
 from .least_squares import least_squares
 from .loss import Loss, endpoint, trajectory
 from .scalars import scalars
+from .stochasticity import stochasticity
 from .table import table
 
 
@@ -76,6 +78,9 @@ FAMILIES: dict[str, Callable[[Base], Family]] = {
     "table": lambda base: table(base.plan, base.schedule),
     "coefficients": lambda base: table(base.plan, base.schedule, times=False),
     "scalars": lambda base: scalars(base.plan, base.schedule),
+    "stochasticity": lambda base: stochasticity(
+        base.need_solver("stochasticity"), base.schedule, base.times, **base.options
+    ),
 }
 
 STRATEGIES: dict[str, Strategy] = {"bound": bounded, "gits": gits, "oss": oss}
@@ -85,6 +90,7 @@ METHODS: dict[str, Fitter] = {"gradient": gradient, "least_squares": least_squar
 LOSSES: dict[str, Callable[[Schedule, float], Loss]] = {
     "endpoint": lambda schedule, scale: endpoint(scale),
     "trajectory": trajectory,
+    "sliced": lambda schedule, scale: sliced(scale),
 }
 
 WITH_PATH: set[str] = {"gits", "oss", "trajectory"}

@@ -21,13 +21,14 @@ from .loss import Loss, Residual
 from .pairs import Pairs
 
 
-def sliced(directions: int = 64, seed: int = 0) -> Loss:
+def sliced(scale: float = float("inf"), directions: int = 64, seed: int = 0) -> Loss:
     """Sliced Wasserstein-2, squared, between the last states and the ends of the pairs.
 
     The ends may be samples of the data, in any order: only their law counts, and so the loss can
     judge stochastic plans. Give a fit all samples at once, or large batches.
 
     Args:
+        scale: of the loss, in units of data; infinity is SW_2^2 itself.
         directions: number of random unit vectors theta.
         seed: of these.
 
@@ -36,7 +37,7 @@ def sliced(directions: int = 64, seed: int = 0) -> Loss:
     """
     if directions < 1:
         raise ValueError(f"directions = {directions}: at least 1 is needed")
-    return Loss("sliced", _gaps(directions, seed))
+    return Loss("sliced", _gaps(directions, seed), scale)
 
 
 def _gaps(directions: int, seed: int) -> Residual:

@@ -15,7 +15,7 @@ compares ends of paths sees noise as error: fit these to a law (`laws.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +45,7 @@ OPTIONS = {
 
 
 def stochasticity(
-    solver: str,
+    solver: str | Callable[..., Plan],
     schedule: Schedule,
     times: Sequence[float] | Tensor,
     start: float = 0.5,
@@ -56,18 +56,20 @@ def stochasticity(
     eta_i = |tanh u_i| or tau_i = |u_i|; a step to sigma = 0 draws nothing and has no number.
 
     Args:
-        solver: the name of one of `OPTIONS`: "ddim" or an ancestral sampler with eta in [0, 1],
+        solver: one of `OPTIONS`, or its name: "ddim" or an ancestral sampler with eta in [0, 1],
             or "sa_solver" with tau.
         schedule: alpha_t, sigma_t.
         times: the grid, noisy to clean.
         start: eta or tau of every step to begin with: above 0, and below 1 for eta.
-        options: of the solver.
+        options: of the solver; eta or tau among them stands in the place of start.
 
     Raises:
         ValueError: another solver; a start out of its range.
     """
-    option = look_up("solver with its own stochasticity each step", solver, OPTIONS)
-    make = SOLVERS[solver]
+    name = solver if isinstance(solver, str) else getattr(solver, "__name__", repr(solver))
+    option = look_up("solver with its own stochasticity each step", name, OPTIONS)
+    make = SOLVERS[name]
+    start = options.pop(option, start)
     grid = [number_of(t) for t in check_grid(schedule, times)]
     if not 0 < start < (1 if option == "eta" else math.inf):
         raise ValueError(f"start = {start}: {option} to begin with must be above 0, eta below 1")
@@ -86,7 +88,7 @@ def stochasticity(
         elif chosen.requires_grad:
             given = torch.stack([torch.as_tensor(v, dtype=torch.float64) for v in each])
         plan = make(schedule, grid, **{option: given}, **options)
-        return replace(plan, name=f"stochasticity({solver})")
+        return replace(plan, name=f"stochasticity({name})")
 
     first = math.atanh(start) if option == "eta" else start
     numbers = torch.full((len(free),), first, dtype=torch.float64)
