@@ -2,7 +2,8 @@ r"""From plan to plan: what can be done to any sampler once it is a table.
 
 `replay` writes a plan's rows into another trace, from any state, with any of its first outputs
 given instead of asked. On it rest the analytic first step, a denoising last step, Restart and
-Richardson extrapolation: none of them knows which solver made the table.
+Richardson extrapolation: none of them knows which solver made the table. `on_schedule` carries a
+table to another schedule.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from .form import Form, Symbol, number_of
-from .plan import Plan
+from .grid import time_of_rho
+from .plan import Plan, Row
 from .scalar import Scalar
 from .schedule import Schedule
 from .trace import Trace
@@ -129,3 +131,58 @@ def denoise_at_end(plan: Plan, schedule: Schedule) -> Plan:
     made = trace.end(schedule.alpha(clean) * d, clean, f"denoise_at_end({plan.name})")
     point = (float(clean), float(schedule.alpha(clean)), 0.0)
     return replace(made, schedule=plan.schedule, scales=(*plan.scales, point))
+
+
+def on_schedule(plan: Plan, schedule: Schedule, other: Schedule) -> Plan:
+    """The same sampler on another schedule: each state at its noise level sigma/alpha, rescaled.
+
+    x/r with r = hypot(alpha, sigma) has one law for each sigma/alpha, whatever the schedule, and
+    E[x_0 | x] is one function of both. So with x'_i = (r'_i/r_i) x_i at the time of `other` that
+    has the noise level of row i,
+
+        x'_i = (r'_i/r_i) (sum_k a_ik (r_k/r'_k) x'_k + sum_j b_ij d_j + sum_k c_ik z_k).
+
+    A plan fitted to a network holds for the same network, told its noise level in another way; not
+    for a network that was trained on other data or answers otherwise.
+
+    Args:
+        plan: any plan, a tuned one too.
+        schedule: the schedule that it was made for.
+        other: the schedule on which it is wanted; it must have all noise levels of the plan.
+
+    Raises:
+        ValueError: a plan for another schedule; a noise level that `other` does not have.
+    """
+    plan.check_schedule(schedule)
+
+    def moved(t: Scalar) -> float:
+        """The time of `other` with the noise level of t."""
+        rho = float(schedule.rho(number_of(t)))
+        least, most = float(other.rho(other.t_min)), float(other.rho(other.t_max))
+        if math.isclose(rho, least, rel_tol=1e-9) or math.isclose(rho, most, rel_tol=1e-9):
+            return other.t_min if math.isclose(rho, least, rel_tol=1e-9) else other.t_max
+        if not least < rho < most:
+            raise ValueError(
+                f"{plan.name} has a state at sigma/alpha = {rho:.6g} (t = {number_of(t):g}), and "
+                f"{other!r} has from {least:.6g} to {most:.6g}: this plan cannot be had there"
+            )
+        return time_of_rho(other, rho)
+
+    def size(of: Schedule, t: float) -> float:
+        return math.hypot(*(float(c) for c in of(t)))
+
+    times = [moved(row.t) for row in plan.rows]
+    factor = [
+        size(other, t) / size(schedule, number_of(row.t))
+        for t, row in zip(times, plan.rows, strict=True)
+    ]
+    rows = []
+    for i, (t, row) in enumerate(zip(times, plan.rows, strict=True)):
+        x = {k: c * factor[i] / factor[k] for k, c in row.x.items()}
+        d, z = ({k: c * factor[i] for k, c in group.items()} for group in (row.d, row.z))
+        rows.append(Row(row.kind, t, x, d, z))
+    noises = tuple((moved(t), moved(s)) for t, s in plan.noises)
+    known = [moved(t) for t, _, _ in plan.scales]
+    scales = tuple((t, float(other.alpha(t)), float(other.sigma(t))) for t in known)
+    origin = {**plan.origin, "carried from": plan.schedule} if plan.origin else {}
+    return Plan(tuple(rows), noises, plan.name, repr(other), scales, origin)

@@ -1,16 +1,18 @@
 """Transformations of plans, and the solvers made of them: Restart and Richardson extrapolation."""
 
+import dataclasses
+import math
 from functools import partial
 
 import pytest
 import torch
-from enumeration import SCHEDULES, smooth_grid
+from enumeration import SCHEDULES, every_solver, smooth_grid
 
 import sde_diffusion as sd
 from sde_diffusion.brownian import BrownianPath
 from sde_diffusion.problems import Gaussian
 from sde_diffusion.solvers import ddim, heun, restart, richardson
-from sde_diffusion.transform import analytic_first_step, denoise_at_end, replay
+from sde_diffusion.transform import analytic_first_step, denoise_at_end, on_schedule, replay
 
 VP = sd.VPLinear()
 
@@ -81,6 +83,31 @@ def test_the_front_door_takes_an_analytic_first_step():
     assert not torch.allclose(draw(analytic_first_step=50.0), draw(), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="chooses its own steps"):
         sd.sample(denoiser, (3, 2), solver="scipy", analytic_first_step=True, seed=1)
+
+
+@pytest.mark.parametrize(("name", "options"), every_solver())
+def test_a_plan_on_another_schedule_is_the_same_sampler(name, options):
+    """Its exact law on Gaussian data, but for the scale of the states; and back again."""
+    vp, flow = sd.VPLinear(), sd.FlowMatching()
+    plan = sd.SOLVERS[name](vp, smooth_grid(vp, 7), **options)
+    carried = on_schedule(plan, vp, flow)
+    law, other = (p.law(s, 0.7, 0.3) for p, s in ((plan, vp), (carried, flow)))
+    ratio = math.hypot(*flow(carried.times[-1])) / math.hypot(*vp(plan.times[-1]))
+    torch.testing.assert_close(other[0], ratio * law[0], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(other[1], ratio**2 * law[1], rtol=1e-8, atol=1e-8)
+    assert on_schedule(carried, flow, vp).equals(plan, 1e-7)
+
+
+def test_exact_ends_are_carried_to_exact_ends():
+    flow, shifted = sd.FlowMatching(), SCHEDULES["shifted"]
+    plan = dataclasses.replace(ddim(flow, sd.times.uniform(flow, 4)), origin={"label": "mine"})
+    carried = on_schedule(plan, flow, shifted)
+    assert (carried.times[0], carried.times[-1]) == (shifted.t_max, shifted.t_min)
+    assert carried.equals(ddim(shifted, carried.times))
+    assert carried.origin == {"label": "mine", "carried from": repr(flow)}
+    carried.check_schedule(shifted)
+    with pytest.raises(ValueError, match=r"sigma/alpha = inf .* cannot be had there"):
+        on_schedule(plan, flow, sd.EDM())
 
 
 @pytest.mark.parametrize("base", ["heun", "ddim", "res_3s", "dpm_solver_pp_2m"])
