@@ -227,8 +227,8 @@ _KINDS = {
 def _fits(value: Any, kind: str) -> bool:
     if kind.startswith("Callable") or kind.endswith("Function"):
         return callable(value)
-    types = {"int": int, "float": int | float, "str": str, "None": None}
-    if kind not in (*types, "bool"):
+    types = {"bool": bool, "int": int, "float": int | float, "str": str, "None": None}
+    if kind not in types:
         return not isinstance(value, int | float | str | None)
     if isinstance(value, bool):
         return kind == "bool"
