@@ -21,6 +21,7 @@ WRONG = {
     "str | NoiseFunction": [3, None, True, [1], "no such word"],
     "str | Callable[..., Plan]": [3, None, True, [], "no such word"],
     "float | Callable[[Scalar], Scalar]": ["0.5", True, None, [], math.nan],
+    "float | Sequence[float]": ["0.5", True, None, math.nan],
     "tuple[float, float] | None": [3, "word", (0.1,), (1.0, 0.1)],
     "tuple[Interval, ...]": [3, [1], None, ((0.3, 0.9),), ((0.3, "0.9", 1, None),)],
 }
