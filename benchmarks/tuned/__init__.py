@@ -1,0 +1,1 @@
+"""Plans fitted to closed-form models, against the best samplers that are not fitted."""

@@ -1,0 +1,72 @@
+"""Starts and ends to fit and to test on, worked out once and kept.
+
+The fits see starts of their own seed, in float32; their ends have a tolerance of 1e-8. Both ranges
+share one set of paths: in sigma/alpha that of Song's VP (from 152) passes through that of EDM (80).
+Tests are on the 512 starts of the quality benchmark, and once more on 512 of a third seed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sde_diffusion.tuning.pairs import Pairs
+
+from ..quality.models import POINTS, PROBLEMS, SCHEDULES
+
+SEED, OTHER_SEED = 1, 2
+TRAIN, VALIDATION = 4096, 1024
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Pairs of one model and range: to fit on, to choose on, to test on once more."""
+
+    train: Pairs
+    validation: Pairs
+    other: Pairs
+
+
+def sets(folder: Path, model: str, range_: str) -> Sets:
+    """The pairs, in the schedule of the range."""
+    fitted = _pairs(folder, model, range_, SEED, TRAIN + VALIDATION)
+    other = _pairs(folder, model, range_, OTHER_SEED, POINTS)
+    return Sets(_single(fitted.part(0, TRAIN)), _single(fitted.part(TRAIN)), other)
+
+
+def _single(pairs: Pairs) -> Pairs:
+    return Pairs(pairs.starts.float(), pairs.ends.float(), pairs.t_start, pairs.t_end)
+
+
+def _pairs(folder: Path, model: str, range_: str, seed: int, n: int) -> Pairs:
+    schedule, t = SCHEDULES[range_]
+    shape = PROBLEMS[model]().event_shape
+    kept = _paths(folder / f"paths-{model}-{seed}-{n}.npz", model, seed, n)
+    alpha = float(schedule.alpha(t))
+    starts = torch.from_numpy(kept[range_]) * alpha
+    return Pairs(
+        starts.reshape(n, *shape), torch.from_numpy(kept["end"]).reshape(n, *shape), t, 0.0
+    )
+
+
+def _paths(path: Path, model: str, seed: int, n: int) -> dict[str, np.ndarray]:
+    """x/alpha at the noisy ends of both ranges, and x at sigma = 0."""
+    if not path.exists():
+        problem, (schedule, t) = PROBLEMS[model](), SCHEDULES["vp"]
+        generator = torch.Generator().manual_seed(seed)
+        x = problem.sample_marginal(n, *schedule(t), generator=generator)
+        middle = float(schedule.time_of(-math.log(SCHEDULES["edm"][1])))
+        states = problem.trajectory(x, schedule, [t, middle, 0.0], rtol=1e-8, atol=1e-9)
+        scaled: list[Tensor] = [
+            state / schedule.alpha(s) for state, s in zip(states, (t, middle, 0.0), strict=True)
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        vp, edm, end = (state.numpy() for state in scaled)
+        np.savez(path, vp=vp, edm=edm, end=end)
+    with np.load(path, allow_pickle=False) as kept:
+        return {name: kept[name] for name in kept.files}
