@@ -18,6 +18,7 @@ from ..schedule import Schedule
 from .family import Family
 from .fit import Fit
 from .gradient import gradient
+from .growth import grow
 from .knot_search import bounded, gits, oss
 from .knots import knots
 from .laws import sliced
@@ -83,7 +84,7 @@ FAMILIES: dict[str, Callable[[Base], Family]] = {
     ),
 }
 
-STRATEGIES: dict[str, Strategy] = {"bound": bounded, "gits": gits, "oss": oss}
+STRATEGIES: dict[str, Strategy] = {"bound": bounded, "gits": gits, "oss": oss, "table": grow}
 
 METHODS: dict[str, Fitter] = {"gradient": gradient, "least_squares": least_squares}
 

@@ -19,7 +19,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -29,12 +29,14 @@ from ..plan import Plan, Row
 from ..schedule import Schedule
 from ..solvers.solver import made_for
 from ..trace import Trace
-from .choices import Base
 from .fit import Fit, Progress, Watch
 from .least_squares import least_squares
 from .loss import Loss
 from .pairs import Pairs
 from .table import table
+
+if TYPE_CHECKING:
+    from .choices import Base
 
 
 def grow(
