@@ -81,16 +81,23 @@ class Sweeps:
     def solve(self) -> Tensor:
         """Rounds until every sample is done; the last states."""
         task, n = self.task, self.n
+        first, last = 0, min(self.window, n)
         while True:
-            active = task.sample_rounds == 0
-            first, last = int(self.front[active].min()), int(self.front[active].max())
-            last = min(last + self.window, n)
             states = self.table.sweep(first, last, self._output)
-            rows = self._judge(first, states)
-            if not rows.any() or task.rounds == task.max_rounds:
+            resting = self._judge(first, states)
+            active = task.sample_rounds == 0
+            if not active.any() or task.rounds == task.max_rounds:
                 return states[-1] if last == n else self.table.sweep(first, n, self._output)[-1]
-            self._ask(rows, first, self.propose(first, states))
+            reach = min(int(self.front[active].max()) + self.window, n)
+            if reach > last:  # the window has moved on: its new rows in the same round
+                states += self.table.sweep(last, reach, self._output)[1:]
+            last = max(last, reach)
+            if last == n:
+                self.asked[n] = states[-1].clone()
+            self._ask(self._chosen(first, last, resting), first, self.propose(first, states))
             task.rounds += 1
+            first = int(self.front[active].min())
+            self.forget(first)
 
     def _output(self, j: int, state: Tensor) -> Tensor:
         """d_j for a sweep; where it was never asked, that of the row before."""
@@ -104,7 +111,7 @@ class Sweeps:
         return torch.where(seen.reshape(-1, *[1] * (state.ndim - 1)), self.answer(j, state), before)
 
     def _judge(self, first: int, states: list[Tensor]) -> np.ndarray:
-        """Move the fronts, note who is done, say which (row, sample) to ask next."""
+        """Move the fronts, note who is done, and say which (state, sample) need not be asked."""
         task, n, active = self.task, self.n, self.task.sample_rounds == 0
         last = first + len(states) - 1
         rows = np.arange(first, last + 1)[:, None]
@@ -119,32 +126,37 @@ class Sweeps:
                 raise task.not_finite(j)
             self.seen[j - 1 :, b] = False  # a guess led astray: as if never asked from there on
             settled[j - 1 - first :, b] = False
-        inside = (rows >= front) & (rows < front + self.window)
         done = active & (front == n)
         if last == n:
             done |= active & (past | (change <= task.tolerance)).all(0)
         if task.rounds:
-            moving = change[inside & active & np.isfinite(change)]
+            moving = change[(rows >= front) & active & np.isfinite(change)]
             task.residuals.append(float(moving.max(initial=0.0)))
         front[done] = n
         task.sample_rounds[done] = task.rounds
         task.progress.advance(float((front - self.front).sum()), f"round {task.rounds + 1}")
         self.front = front
-        return inside & (rows < n) & ~settled & ~wild & active & ~done
+        return settled | wild
+
+    def _chosen(self, first: int, last: int, resting: np.ndarray) -> np.ndarray:
+        """Which (row, sample) to ask, from `first` on: in the window of each that is not done."""
+        rows = np.arange(first, min(last + 1, self.n))[:, None]
+        inside = (rows >= self.front) & (rows < self.front + self.window)
+        moving = ~resting[: len(rows)]
+        inside[: len(moving)] &= moving
+        return inside & (self.task.sample_rounds == 0)
 
     def _changes(self, first: int, states: list[Tensor]) -> np.ndarray:
         """RMS change of each state since its row was asked, relative to the state; (rows, batch).
 
-        inf where it was not asked, nan where the state is not finite. The end is compared with
-        the last sweep's. Here the host waits for the device, once in a round.
+        inf where it was not asked, nan where the state is not finite; the end is compared with the
+        last sweep's. Here the host waits for the device, once in a round.
         """
         size = torch.stack([_norm(state) for state in states])
         moved = torch.full_like(size, math.inf)
         for j, state in enumerate(states, first):
             if j in self.asked:
                 moved[j - first] = _norm(state - self.asked[j])
-        if first + len(states) - 1 == self.n:
-            self.asked[self.n] = states[-1].clone()
         moved_, size_ = torch.stack([moved, size]).double().cpu().numpy()
         count = min(len(states), self.n - first)
         moved_[:count][~self.seen[first : first + count]] = math.inf
@@ -167,7 +179,6 @@ class Sweeps:
                 self.asked[j], self.answers[j] = (torch.zeros_like(states[i]) for _ in range(2))
             self.learn(j, k, state, answer)
         self.seen[rows + first, samples] = True
-        self.forget(int(self.front[self.task.sample_rounds == 0].min()))
 
 
 def _norm(x: Tensor) -> Tensor:
