@@ -14,7 +14,7 @@ from .inversion import invert, resume
 from .langevin import LANGEVIN, annealed_langevin, predictor_corrector
 from .networks import ResidualMLP
 from .noise import IndependentNoise, Noise, PerSampleNoise
-from .parallel import ParallelRun, run_parallel
+from .parallel import Conditioned, ParallelRun, run_parallel
 from .plan import Plan, Row
 from .presets import PRESETS, Preset, preset
 from .run import Point, Trajectory, record, run
@@ -49,6 +49,7 @@ __all__ = [
     "Certificate",
     "Claim",
     "Comparison",
+    "Conditioned",
     "CustomSchedule",
     "Denoiser",
     "FlowMatching",

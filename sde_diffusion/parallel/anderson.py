@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from .picard import Sweeps
-from .task import Task
+from .task import Task, flat
 
 
 def anderson(task: Task, window: int | None = None, history: int = 2) -> Tensor:
@@ -76,8 +76,8 @@ class AndersonSweeps(Sweeps):
 
     def _remember(self, j: int, state: Tensor) -> None:
         """Take up G and R of row j and their differences to the last sweep's, 0 where new."""
-        g = state.flatten(1).clone()
-        r = g - self.asked[j].flatten(1)
+        g = flat(state).clone()
+        r = g - flat(self.asked[j])
         if j in self.last:
             known = torch.from_numpy(self.known[j] & self.seen[j]).to(state.device)[:, None]
             old_g, old_r = self.last[j]

@@ -12,8 +12,31 @@ from torch import Tensor
 
 from ..denoise import Denoiser, FunctionDenoiser, wrong_output
 from ..scalar import Scalar
+from ..schedule import Schedule
 
 AnyDenoiser = Denoiser | Callable[[Tensor, Scalar], Tensor]
+
+
+class Conditioned(Denoiser):
+    """A denoiser with a condition for each sample of the batch: a label, a text, an image.
+
+    Asked at many rows at once, a network sees the states of one sample several times, so its
+    conditions must be repeated in the same way; this says how:
+
+        Conditioned(lambda i: NetworkDenoiser(lambda x, t: unet(x, t, labels[i]), schedule),
+                    schedule)
+
+    Args:
+        at: a function of the sample's number for each state, (m,), int64, on the states' device,
+            to the denoiser of those m states.
+        schedule: the alpha_t, sigma_t that it is meant for.
+    """
+
+    def __init__(self, at: Callable[[Tensor], AnyDenoiser], schedule: Schedule) -> None:
+        self.at, self.schedule = at, schedule
+
+    def __call__(self, x: Tensor, t: Scalar) -> Tensor:
+        return self.at(torch.arange(len(x), device=x.device))(x, t)
 
 
 class Network:
@@ -39,59 +62,55 @@ class Network:
         self.times = torch.tensor(times, dtype=torch.float64)
         self.calls = self.evaluations = 0
 
-    def __call__(self, x: Tensor, rows: np.ndarray) -> Tensor:
+    def __call__(self, x: Tensor, rows: np.ndarray, samples: Tensor) -> Tensor:
         """d at the states.
 
         Args:
             x: states, (m, *event).
             rows: (m,), the number of the plan's network call that each state is for, increasing.
+            samples: (m,), int64, on x's device: the sample that each state is of.
 
         Returns:
             d, (m, *event), a tensor of its own, on x's device and in its dtype.
         """
+        parts = self._parts(rows)
         self.evaluations += len(x)
-        parts = list(self._parts(rows))
         self.calls += len(parts)
+
+        def ask(number: int) -> Tensor:
+            part = slice(*parts[number])
+            denoiser = self.denoisers[number % len(self.denoisers)]
+            return self._ask(denoiser, x[part], rows[part], samples[part])
+
         if len(self.denoisers) == 1:
-            return torch.cat([self._ask(self.denoisers[0], x, rows, *part) for part in parts])
-        with torch.no_grad(), ThreadPoolExecutor(len(self.denoisers)) as pool:
-            turn = [self.denoisers[i % len(self.denoisers)] for i in range(len(parts))]
-            jobs = [
-                pool.submit(self._ask, denoiser, x, rows, *part)
-                for denoiser, part in zip(turn, parts, strict=True)
-            ]
-            return torch.cat([job.result() for job in jobs])
+            return torch.cat([ask(number) for number in range(len(parts))])
+        with ThreadPoolExecutor(len(self.denoisers)) as pool:
+            return torch.cat(list(pool.map(ask, range(len(parts)))))
 
     def _parts(self, rows: np.ndarray) -> list[tuple[int, int]]:
-        """Where each call begins and ends: by devices, by the limit, and by time if need be."""
-        edges = {0, len(rows)}
-        if not all(map(_per_sample, self.denoisers)):
-            edges |= set((np.flatnonzero(np.diff(rows)) + 1).tolist())
-        share = -(-len(rows) // len(self.denoisers))
-        size = min(share, self.batch_limit or share)
-        for begin in sorted(edges)[:-1]:
-            end = min(edge for edge in edges if edge > begin)
-            edges |= set(range(begin, end, size))
-        marks = sorted(edges)
-        return list(pairwise(marks))
+        """Where each call begins and ends: in even shares, within the limit, of one time if so."""
+        count = len(rows)
+        size = min(-(-count // len(self.denoisers)), self.batch_limit or count)
+        blocks = [0, count]
+        if not all(map(_takes_times, self.denoisers)):
+            blocks = [0, *(np.flatnonzero(np.diff(rows)) + 1).tolist(), count]
+        marks = [mark for begin, end in pairwise(blocks) for mark in range(begin, end, size)]
+        return list(pairwise([*marks, count]))
 
-    def _ask(
-        self, denoiser: AnyDenoiser, x: Tensor, rows: np.ndarray, begin: int, end: int
-    ) -> Tensor:
+    def _ask(self, denoiser: AnyDenoiser, x: Tensor, rows: np.ndarray, samples: Tensor) -> Tensor:
+        times = self.times[torch.from_numpy(rows)]
+        if isinstance(denoiser, Conditioned):
+            denoiser = denoiser.at(samples)
         device = getattr(denoiser, "device", None) or x.device
-        states = x[begin:end].to(device)
-        index = torch.from_numpy(rows[begin:end])
-        with torch.no_grad():
-            if _per_sample(denoiser):
-                d = denoiser(states, self.times[index].to(device))
-            else:
-                d = denoiser(states, float(self.times[index[0]]))
+        states = x.to(device)
+        with torch.no_grad():  # here, as each thread has a mode of its own
+            d = denoiser(states, times.to(device) if _takes_times(denoiser) else float(times[0]))
         if not isinstance(d, Tensor) or d.shape != states.shape:
             raise ValueError(wrong_output(d, states))
         return d.to(x)
 
 
-def _per_sample(denoiser: AnyDenoiser) -> bool:
+def _takes_times(denoiser: AnyDenoiser) -> bool:
     """Whether a denoiser is known to take one time a sample."""
     if isinstance(denoiser, FunctionDenoiser):
         return denoiser.per_sample

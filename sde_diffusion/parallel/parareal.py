@@ -37,7 +37,7 @@ from torch import Tensor
 from ..form import Form, Symbol, number_of
 from ..plan import Plan
 from ..scalar import Scalar
-from .task import Task
+from .task import Task, norm
 
 State = dict[Symbol, Tensor]
 Terms = list[tuple[Symbol, float]]
@@ -238,7 +238,9 @@ class _Pipeline:
         under_way = sorted((r for r in self.runs.values() if not r.fine), key=lambda r: r.asked)
         x = torch.cat([run.values["x", run.row] for run in under_way])
         calls = np.repeat([run.asked for run in under_way], len(self.samples))
-        answers = self.task.network(x, calls).split(len(self.samples))
+        answers = self.task.network(x, calls, self.samples.repeat(len(under_way))).split(
+            len(self.samples)
+        )
         self.task.rounds += 1
         for run, d in zip(under_way, answers, strict=True):
             run.values["d", run.asked] = d
@@ -293,7 +295,7 @@ class _Pipeline:
             raise self.task.not_finite(self.task.plan.nfe)
         if last is None:
             return
-        change = _norm(end - last) / _norm(end)  # nan if not finite: not done
+        change = norm(end - last) / norm(end)  # nan if not finite: not done
         self.task.residuals.append(float(change.nan_to_num(math.inf, math.inf).max()))
         done = torch.ones_like(change, dtype=torch.bool) if exact else change <= self.task.tolerance
         if not done.any():
@@ -335,8 +337,3 @@ def _numbers(terms: Iterable[tuple[Symbol, Scalar]]) -> Terms:
 
 def _of(state: State, samples: Tensor) -> State:
     return {symbol: x[samples] for symbol, x in state.items()}
-
-
-def _norm(x: Tensor) -> Tensor:
-    """Euclidean norm of each sample, (batch,)."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)

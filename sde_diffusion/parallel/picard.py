@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .task import Task
+from .task import Task, norm
 
 SETTLED = 0.03  # of the tolerance: a state that moved less is not asked again
 
@@ -86,8 +86,10 @@ class Sweeps:
             states = self.table.sweep(first, last, self._output)
             resting = self._judge(first, states)
             active = task.sample_rounds == 0
-            if not active.any() or task.rounds == task.max_rounds:
-                return states[-1] if last == n else self.table.sweep(first, n, self._output)[-1]
+            if not active.any():
+                return states[-1]
+            if task.rounds == task.max_rounds:
+                return self.table.sweep(first, n, self._output)[-1]
             reach = min(int(self.front[active].max()) + self.window, n)
             if reach > last:  # the window has moved on: its new rows in the same round
                 states += self.table.sweep(last, reach, self._output)[1:]
@@ -152,11 +154,11 @@ class Sweeps:
         inf where it was not asked, nan where the state is not finite; the end is compared with the
         last sweep's. Here the host waits for the device, once in a round.
         """
-        size = torch.stack([_norm(state) for state in states])
+        size = torch.stack([norm(state) for state in states])
         moved = torch.full_like(size, math.inf)
         for j, state in enumerate(states, first):
             if j in self.asked:
-                moved[j - first] = _norm(state - self.asked[j])
+                moved[j - first] = norm(state - self.asked[j])
         moved_, size_ = torch.stack([moved, size]).double().cpu().numpy()
         count = min(len(states), self.n - first)
         moved_[:count][~self.seen[first : first + count]] = math.inf
@@ -166,21 +168,17 @@ class Sweeps:
         return change
 
     def _ask(self, mask: np.ndarray, first: int, states: list[Tensor]) -> None:
-        """One round: the outputs of the chosen (row, sample) at their present states."""
+        """One round: the outputs of the chosen (row, sample) at their states."""
         rows, samples = np.nonzero(mask)
         chosen, counts = np.unique(rows, return_counts=True)
-        index = torch.from_numpy(samples).to(self.task.x.device).split(counts.tolist())
-        x = torch.cat([states[i].index_select(0, k) for i, k in zip(chosen, index, strict=True)])
-        d = self.task.network(x, rows + first)
-        parts = (tensor.split(counts.tolist()) for tensor in (x, d))
-        for i, k, state, answer in zip(chosen.tolist(), index, *parts, strict=True):
-            j = first + i
+        index = torch.from_numpy(samples).to(self.task.x.device)
+        parts = index.split(counts.tolist())
+        x = torch.cat([states[i].index_select(0, k) for i, k in zip(chosen, parts, strict=True)])
+        d = self.task.network(x, rows + first, index)
+        answers = zip(chosen, parts, *(y.split(counts.tolist()) for y in (x, d)), strict=True)
+        for i, part, state, answer in answers:
+            j = first + int(i)
             if j not in self.asked:
                 self.asked[j], self.answers[j] = (torch.zeros_like(states[i]) for _ in range(2))
-            self.learn(j, k, state, answer)
+            self.learn(j, part, state, answer)
         self.seen[rows + first, samples] = True
-
-
-def _norm(x: Tensor) -> Tensor:
-    """Euclidean norm of each sample, (batch,)."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)

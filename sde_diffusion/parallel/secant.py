@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .picard import Sweeps
-from .task import Task
+from .task import Task, flat
 
 
 def secant(task: Task, window: int | None = None) -> Tensor:
@@ -54,7 +54,7 @@ class SecantSweeps(Sweeps):
         """D(v) + J (u - v)."""
         if j not in self.kappa:
             return self.answers[j]
-        step = (state - self.asked[j]).flatten(1)
+        step = flat(state - self.asked[j])
         q, r = self.q[j], self.r[j]
         along_q, along_r = ((v * step).sum(1, keepdim=True) for v in (q, r))
         change = step.mul_(self.kappa[j]).addcmul_(r, along_q).addcmul_(q, along_r)
@@ -64,8 +64,8 @@ class SecantSweeps(Sweeps):
         """The secant through the last two answers; none where there was no answer before."""
         known = torch.from_numpy(self.seen[j]).to(samples.device)[samples][:, None]
         if self.seen[j].any():
-            step = (state - self.asked[j][samples]).flatten(1)
-            answer = (d - self.answers[j][samples]).flatten(1)
+            step = flat(state - self.asked[j][samples])
+            answer = flat(d - self.answers[j][samples])
             length = torch.linalg.vector_norm(step, dim=1, keepdim=True)
             known = known & (length > 0)
             q, p = (torch.where(known, v / length, 0.0) for v in (step, answer))

@@ -89,21 +89,26 @@ def run_parallel(
 
     Args:
         plan: any solver's table, stochastic ones included.
-        denoiser: a `Denoiser` for the plan's schedule that takes one time a sample. A plain
+        denoiser: a `Denoiser` for the plan's schedule. It is asked with states of many rows and
+            one time for each; conditions of its own must fit them (`Conditioned`). A plain
             function (x, t) -> E[x_0 | x_t] is asked once for each time: right, but slower.
         x: the starting state x_T, shape (batch, *event), floating; it is not changed. Half
             precision is widened to float32.
         noise: as for `run`; the same noise gives the result of `run`.
-        method: a name of `parallel.METHODS`.
-        tolerance: the relative change of a state (RMS over the event) that is taken for none, > 0.
+        method: "secant", "anderson", "picard" or "parareal" (`parallel.METHODS`).
+        tolerance: a sample is done when no state of it moves in a round by more than this: RMS
+            over the event of the change, over the RMS of the state. That is an estimate, not a
+            bound, of the relative difference to the result of `run`; in tests "secant" stays
+            below it, and "picard" and "anderson" below 3 times it.
         max_rounds: the most rounds; None: as many as it takes, at most the plan's nfe.
         batch_limit: the most states in one network call; None: no limit.
         replicas: the same denoiser on further devices; the rows are shared out evenly.
         progress: show how far it is.
-        options: of the method, e.g. window=100.
+        options: of the method, e.g. window=100, the most rows in work at once for one sample:
+            memory is a few states for each of them, and fewer are asked in vain.
 
     Returns:
-        The result and what it took.
+        The result and what it took. With the same noise it is that of `run`, to the tolerance.
 
     Raises:
         TypeError, ValueError: as `run`; an unknown method or option; numbers out of range.
@@ -113,31 +118,25 @@ def run_parallel(
         RuntimeWarning: if max_rounds was reached first; see `converged`.
     """
     solve = look_up("method", method, METHODS)
-    known = list(inspect.signature(solve).parameters)[1:]
-    own = [p for p in inspect.signature(run_parallel).parameters if p != "options"][3:]
-    for option in options:
-        if option not in known:
-            raise TypeError(unknown(f"option of run_parallel with {method}", option, known + own))
-    _check_numbers(
-        tolerance,
-        max_rounds=max_rounds,
-        batch_limit=batch_limit,
-        **{name: options[name] for name in ("window", "history") if name in options},
-    )
+    _check_options(solve, method, options)
+    _check_numbers(tolerance, max_rounds, batch_limit, options)
     x = checked_start(plan, denoiser, x)
     check_finite(x)
+    _check_replicas(plan, replicas)
     began = time.perf_counter()
     source = noise_from(noise)
     draw = source.stream(x, plan.course) if plan.stochastic else None
     if isinstance(denoiser, Denoiser):
-        denoiser.bind(plan.asked_at, x)  # checks the times
+        denoiser.bind(plan.asked_at, x)  # refuses times that it does not know
     network = Network([denoiser, *replicas], plan.asked_at, batch_limit)
     limit = plan.nfe if max_rounds is None else max_rounds
     with torch.no_grad(), Progress(plan.nfe * len(x), progress) as bar:
         task = Task(plan, x, Table(plan, x, draw), network, float(tolerance), limit, bar)
         result = solve(task, **options)
-    rounds = torch.from_numpy(task.sample_rounds.copy())
-    converged = rounds > 0
+    if not torch.isfinite(result).all():
+        raise task.not_finite(plan.nfe)
+    sample_rounds = torch.from_numpy(task.sample_rounds)
+    converged = sample_rounds > 0
     if not converged.all():
         warnings.warn(
             f"{plan.name}: {int((~converged).sum())} of {len(x)} samples had not met "
@@ -145,24 +144,43 @@ def run_parallel(
             RuntimeWarning,
             stacklevel=2,
         )
-    rounds[~converged] = task.rounds
-    seconds = time.perf_counter() - began
     return ParallelRun(
-        result,
-        converged,
-        task.rounds,
-        rounds,
-        network.calls,
-        network.evaluations,
-        seconds,
-        tuple(task.residuals),
+        x=result,
+        converged=converged,
+        rounds=task.rounds,
+        sample_rounds=sample_rounds.where(converged, torch.tensor(task.rounds)),
+        calls=network.calls,
+        evaluations=network.evaluations,
+        seconds=time.perf_counter() - began,
+        residuals=tuple(task.residuals),
     )
 
 
-def _check_numbers(tolerance: float, **counts: int | None) -> None:
-    if not (isinstance(tolerance, int | float) and 0 < tolerance < math.inf):
+def _check_options(solve: Callable[..., Tensor], method: str, options: dict[str, Any]) -> None:
+    known = list(inspect.signature(solve).parameters)[1:]
+    own = [name for name in inspect.signature(run_parallel).parameters if name != "options"][3:]
+    for option in options:
+        if option not in known:
+            raise TypeError(unknown(f"option of run_parallel with {method}", option, known + own))
+
+
+def _check_numbers(
+    tolerance: float, max_rounds: int | None, batch_limit: int | None, options: dict[str, Any]
+) -> None:
+    number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if not (number and 0 < tolerance < math.inf):
         raise ValueError(f"tolerance = {tolerance!r} must be a positive number, as 1e-3")
+    counts = {"max_rounds": max_rounds, "batch_limit": batch_limit}
+    counts |= {name: options[name] for name in ("window", "history") if name in options}
     for name, count in counts.items():
         whole = isinstance(count, int) and not isinstance(count, bool)
         if count is not None and not (whole and count >= 1):
             raise ValueError(f"{name} = {count!r} must be an integer, at least 1, or None")
+
+
+def _check_replicas(plan: Plan, replicas: Sequence[AnyDenoiser]) -> None:
+    if not isinstance(replicas, Sequence) or not all(map(callable, replicas)):
+        raise TypeError(f"replicas = {replicas!r}: give a list of denoisers, one a device")
+    for replica in replicas:
+        if isinstance(replica, Denoiser):
+            plan.check_schedule(replica.schedule)

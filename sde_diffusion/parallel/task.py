@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..form import number_of
@@ -52,3 +53,13 @@ class Task:
             f"{self.plan.name}: the state is not finite at t = {t:.6g}, after network call {j} "
             f"of {self.plan.nfe}; run(plan, ...) says which step and what it is due to"
         )
+
+
+def flat(x: Tensor) -> Tensor:
+    """(batch, size of the event)."""
+    return x.reshape(len(x), -1)
+
+
+def norm(x: Tensor) -> Tensor:
+    """Euclidean norm of each sample, (batch,)."""
+    return torch.linalg.vector_norm(flat(x), dim=1)
