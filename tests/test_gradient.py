@@ -211,8 +211,9 @@ def test_soft_teacher_forcing_moves_starts_within_their_ball_and_lowers_the_loss
             radius=radius,
             watch=lambda progress: states.append(progress),
         )
-    hard, soft = states[29], states[59]
+    hard, first, soft = states[29], states[30], states[59]
     limit = 0.05 * float(SCHEDULE.sigma(1.0)) * math.sqrt(3)
+    assert float(first.state["moves"].norm(dim=1).max()) < 0.3 * limit  # by a step, no more
     lengths = soft.state["moves"].norm(dim=1)
     assert float(lengths.max()) <= limit * (1 + 1e-12)
     assert float(lengths.max()) > 0.5 * limit

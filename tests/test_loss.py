@@ -48,7 +48,21 @@ def test_the_path_moves_with_the_times():
     schedule = sd.VPLinear()
     _, pairs = gaussian_pairs(schedule, 9)
     times = torch.tensor([0.9, 0.43, 0.11]).double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda t: path_at(schedule, pairs, t), (times,))
+    assert torch.autograd.gradcheck(
+        lambda t: path_at(schedule, pairs, t), (times,), check_forward_ad=True
+    )
+
+
+@CASES
+def test_a_time_at_an_exact_end_gets_no_gradient(schedule):
+    _, pairs = gaussian_pairs(schedule, 9)
+    ends = pairs.times[[0, -1]]
+    scales = torch.stack([torch.as_tensor(v) for v in schedule(ends)])
+    exact = (scales == 0).any(0)
+    slope = torch.func.jacrev(lambda t: path_at(schedule, pairs, t).flatten(1).sum(1))(ends)
+    ahead = torch.func.jacfwd(lambda t: path_at(schedule, pairs, t).flatten(1).sum(1))(ends)
+    assert bool((slope.diag()[exact] == 0).all())
+    torch.testing.assert_close(slope, ahead)
 
 
 def test_two_known_times_are_joined_by_a_line_in_the_angle():

@@ -144,9 +144,18 @@ def path_at(schedule: Schedule, pairs: Pairs, times: Tensor) -> Tensor:
 
 
 def _polar(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
-    """(theta, hypot(alpha, sigma)) at some times."""
-    alpha_t, sigma_t = (torch.as_tensor(v, dtype=t.dtype) for v in schedule(t))
-    return torch.as_tensor(atan2(sigma_t, alpha_t)), torch.hypot(alpha_t, sigma_t)
+    """(theta, hypot(alpha, sigma)) at some times.
+
+    As in `check_grid`, a time at which alpha or sigma is 0 stays where it is, without a gradient:
+    sigma may begin like sqrt(t) there.
+    """
+    alpha_t, sigma_t = (torch.as_tensor(v, dtype=t.dtype) for v in schedule(t.detach()))
+    theta, size = torch.as_tensor(atan2(sigma_t, alpha_t)), torch.hypot(alpha_t, sigma_t)
+    end = (alpha_t == 0) | (sigma_t == 0)
+    inside = torch.where(end, t.new_tensor((schedule.t_min + schedule.t_max) / 2), t)
+    alpha_t, sigma_t = (torch.as_tensor(v, dtype=t.dtype) for v in schedule(inside))
+    moving = torch.as_tensor(atan2(sigma_t, alpha_t)), torch.hypot(alpha_t, sigma_t)
+    return torch.where(end, theta, moving[0]), torch.where(end, size, moving[1])
 
 
 def _lagrange(at: Tensor, nodes: Tensor) -> Tensor:
