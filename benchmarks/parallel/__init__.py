@@ -1,0 +1,1 @@
+"""Sampling in parallel: rounds, work and time against the sequential run."""
