@@ -269,7 +269,7 @@ def _way(
         def follow(*task: Any, **seam: Any) -> tuple[Plan, Fit]:
             return strategy(base, *task, **seam, **options)
 
-        return _Way(free, "its own way", follow, None)
+        return _Way(free, getattr(strategy, "__name__", free), follow, None)
     known: Mapping[str, Any] = {**STRATEGIES, **FAMILIES}
     make = free if callable(free) else look_up("free", free, known)
     if isinstance(free, str) and free not in FAMILIES:
