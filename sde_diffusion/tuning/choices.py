@@ -15,6 +15,7 @@ from typing import Any
 
 from ..plan import Plan
 from ..schedule import Schedule
+from .alternate import alternate
 from .family import Family
 from .fit import Fit
 from .gradient import gradient
@@ -24,6 +25,7 @@ from .knots import knots
 from .laws import sliced
 from .least_squares import least_squares
 from .loss import Loss, endpoint, trajectory
+from .residual import residual
 from .scalars import scalars
 from .stochasticity import stochasticity
 from .table import table
@@ -79,12 +81,19 @@ FAMILIES: dict[str, Callable[[Base], Family]] = {
     "table": lambda base: table(base.plan, base.schedule),
     "coefficients": lambda base: table(base.plan, base.schedule, times=False),
     "scalars": lambda base: scalars(base.plan, base.schedule),
+    "residual": lambda base: residual(_knots(base, "residual", asked=True), base.schedule),
     "stochasticity": lambda base: stochasticity(
         base.need_solver("stochasticity"), base.schedule, base.times, **base.options
     ),
 }
 
-STRATEGIES: dict[str, Strategy] = {"bound": bounded, "gits": gits, "oss": oss, "table": grow}
+STRATEGIES: dict[str, Strategy] = {
+    "alternate": alternate,
+    "bound": bounded,
+    "gits": gits,
+    "oss": oss,
+    "table": grow,
+}
 
 METHODS: dict[str, Fitter] = {"gradient": gradient, "least_squares": least_squares}
 

@@ -1,0 +1,167 @@
+"""Blocks of numbers fitted in turn: times with coefficients held, coefficients with times held.
+
+A family's numbers are parted into blocks. A turn fits one block by any method, the others staying
+where they are, and the turns go round until a whole round gains nothing. Every turn begins with
+the best so far and ends with no larger a loss on the validation pairs.
+
+Whether it pays against all numbers at once depends on the method: with gradients of one learning
+rate, times and coefficients want different ones; least squares scales each number by itself, and
+sees how times and coefficients trade against one another, which turns cannot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..denoise import Denoiser
+from ..plan import Plan
+from .family import Family
+from .fit import Fit, Progress, Watch
+from .least_squares import least_squares
+from .loss import Loss
+from .pairs import Pairs
+from .table import table
+
+if TYPE_CHECKING:
+    from .choices import Base
+
+
+def block(family: Family, indices: Sequence[int], numbers: Tensor) -> Family:
+    """The family with some of its numbers free, and the others as given."""
+    place = torch.tensor(list(indices))
+    held = numbers.detach()
+    names = tuple(family.names[i] for i in indices)
+
+    def build(some: Tensor) -> Plan:
+        return family.build(held.index_copy(0, place, some))
+
+    return Family(f"part of {family.name}", build, held[place], names)
+
+
+def in_turn(
+    family: Family,
+    blocks: Sequence[Sequence[int]],
+    denoiser: Denoiser,
+    loss: Loss,
+    train: Pairs,
+    validation: Pairs,
+    *,
+    numbers: Tensor | None = None,
+    state: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+    method: Callable[..., Fit] = least_squares,
+    turns: int = 8,
+    tolerance: float = 1e-3,
+    **options: Any,
+) -> Fit:
+    """The best numbers of a family, found block by block.
+
+    Frankel et al., "S4S: solving for a diffusion model solver", 2025, arXiv:2502.17423
+    (S4S-Alt: coefficients and times in turn).
+
+    Args:
+        family: what is free.
+        blocks: indices of the numbers of each block; together all of them, each once.
+        denoiser, loss, train, validation, numbers, watch: as for any fit.
+        state: of a `Progress`, to go on as if there had been no break.
+        method: of each turn's fit.
+        turns: how many at most, each of one block.
+        tolerance: relative decrease of the validation loss in a round, all blocks, below which
+            the fit has converged.
+        options: of the method, in each turn.
+
+    Raises:
+        ValueError: blocks that are no partition; turns below 1; what the method refuses.
+    """
+    began = time.monotonic()
+    if sorted(i for part in blocks for i in part) != list(range(len(family.start))):
+        raise ValueError(
+            f"blocks hold {sum(map(len, blocks))} indices for {len(family.start)} numbers: each "
+            "number must be in one block, once"
+        )
+    if turns < 1:
+        raise ValueError(f"turns = {turns}: at least 1 is needed")
+    begin = (family.start if numbers is None else numbers).detach().double()
+    here = _State(begin) if state is None else _State(**state)
+    stopped, last = "iterations", None
+    while here.turn < turns:
+        indices = list(blocks[here.turn % len(blocks)])
+        part, place = block(family, indices, here.numbers), torch.tensor(indices)
+        told = None if watch is None else partial(_tell, watch, here, place)
+        last = method(
+            part, denoiser, loss, train, validation, state=here.inner, watch=told, **options
+        )
+        here = _State(
+            here.numbers.index_copy(0, place, last.numbers),
+            here.turn + 1,
+            here.iteration + last.iterations,
+            [*here.losses, last.validation],
+        )
+        if last.stopped == "not finite":
+            stopped = last.stopped
+            break
+        before = here.losses[-1 - len(blocks) :]
+        if len(before) > len(blocks) and before[-1] > (1 - tolerance) * before[0]:
+            stopped = "converged"
+            break
+    if last is None:
+        raise ValueError(f"the state is of a fit of {here.turn} turns, not of turns = {turns}")
+    spent = time.monotonic() - began
+    return Fit(here.numbers, last.train, last.validation, here.iteration, spent, stopped)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where the turns stand."""
+
+    numbers: Tensor  # at the beginning of the turn
+    turn: int = 0
+    iteration: int = 0  # before the turn
+    losses: Sequence[float] = ()  # on the validation pairs, after each turn
+    inner: Mapping[str, Any] | None = None  # of the turn's fit
+
+
+def _tell(watch: Watch, here: _State, place: Tensor, inner: Progress) -> None:
+    """Pass on what a turn's fit tells, for all numbers."""
+    numbers = here.numbers.index_copy(0, place, inner.numbers)
+    state = dict(vars(replace(here, inner=dict(inner.state))))
+    watch(Progress(here.iteration + inner.iteration, numbers, inner.train, inner.validation, state))
+
+
+def alternate(
+    base: Base,
+    denoiser: Denoiser,
+    loss: Loss,
+    train: Pairs,
+    validation: Pairs,
+    *,
+    numbers: Tensor | None = None,
+    state: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+    turns: int = 8,
+    max_iterations: int = 10,
+) -> tuple[Plan, Fit]:
+    """The whole table of the base, coefficients and noise levels in turn (`in_turn`)."""
+    family = table(base.plan, base.schedule)
+    levels = [i for i, name in enumerate(family.names) if name.startswith("l")]
+    rest = [i for i in range(len(family.start)) if i not in levels]
+    seam: dict[str, Any] = {"numbers": numbers, "state": state, "watch": watch}
+    fit = in_turn(
+        family,
+        (rest, levels),
+        denoiser,
+        loss,
+        train,
+        validation,
+        **seam,
+        turns=turns,
+        max_iterations=max_iterations,
+    )
+    return family.plan(fit.numbers), fit
