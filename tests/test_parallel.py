@@ -7,6 +7,13 @@ from models import DOUBLE, PROBLEM, VP
 
 import sde_diffusion as sd
 from sde_diffusion.parallel import METHODS, run_parallel
+from sde_diffusion.parallel.anderson import AndersonSweeps
+from sde_diffusion.parallel.network import Network
+from sde_diffusion.parallel.picard import Sweeps
+from sde_diffusion.parallel.secant import SecantSweeps
+from sde_diffusion.parallel.table import Table
+from sde_diffusion.parallel.task import Task
+from sde_diffusion.progress import Progress
 
 SWEEPS = ("picard", "anderson", "secant")
 DENOISER = PROBLEM.denoiser(VP)
@@ -95,3 +102,93 @@ def test_a_sample_does_not_depend_on_its_batch(method, window):
     assert together.evaluations == sum(a.evaluations for a in alone)
     assert together.rounds == max(a.rounds for a in alone)
     assert len(set(together.sample_rounds.tolist())) > 1  # or the test would not see a difference
+
+
+@pytest.mark.parametrize(("name", "options"), [("ddim", {"eta": 1.0}), ("unipc", {}), ("rk4", {})])
+def test_a_linear_denoiser_takes_secants_three_rounds(name, options):
+    """Two answers make the Jacobian known: of a multiple of the identity, or of one number."""
+    for event, variance in (((5,), 0.3), ((1,), 2.0)):
+        denoiser = sd.problems.Gaussian(torch.full(event, 0.4), variance).denoiser(VP)
+        plan = sd.SOLVERS[name](VP, smooth_grid(VP, 25), **options)
+        x = torch.randn(4, *event, dtype=DOUBLE, generator=torch.Generator().manual_seed(3))
+        found = run_parallel(plan, denoiser, x, noise=1, method="secant", tolerance=1e-9)
+        torch.testing.assert_close(found.x, sd.run(plan, denoiser, x, noise=1))
+        assert found.rounds == 3
+
+
+def test_a_secant_agrees_with_the_last_two_answers_and_is_symmetric():
+    torch.manual_seed(0)
+    sweeps = sweeps_of(SecantSweeps, 2)
+    sweeps.seen[0] = True
+    both = torch.arange(2)
+    v, d, w, e = (torch.randn(2, 5, dtype=DOUBLE) for _ in range(4))
+    sweeps.asked[0], sweeps.answers[0] = v.clone(), d.clone()
+    sweeps.learn(0, both, w, e)
+    torch.testing.assert_close(sweeps.answer(0, w), e)
+    torch.testing.assert_close(sweeps.answer(0, v), d)
+    basis = torch.eye(5, dtype=DOUBLE)
+    columns = [sweeps.answer(0, w + one) - e for one in basis]
+    jacobian = torch.stack(columns, -1)
+    torch.testing.assert_close(jacobian, jacobian.mT)
+
+
+def test_anderson_leaves_the_least_residual_in_the_rows_up_to_each(monkeypatch):
+    checked = []
+    inner = AndersonSweeps._least_squares
+
+    def check(self, rows):
+        found = inner(self, rows)
+        for b in range(self.batch):
+            for i, row in enumerate(rows):
+                upto = [j for j in rows if self.front[b] <= j <= row and self.seen[j, b]]
+                if row <= self.front[b] or any(len(self.differences[j]) < 2 for j in upto):
+                    continue
+                steps = [torch.stack([r[b] for _, r in self.differences[j]], -1) for j in upto]
+                residuals = torch.cat([self.last[j][1][b] for j in upto])
+                best = torch.linalg.lstsq(torch.cat(steps), residuals).solution
+                left = residuals - torch.cat(steps) @ found[i, b]
+                least = residuals - torch.cat(steps) @ best
+                assert left.norm() <= 1.001 * least.norm() + 1e-12
+                checked.append(row)
+        return found
+
+    monkeypatch.setattr(AndersonSweeps, "_least_squares", check)
+    plan = sd.SOLVERS["ddim"](VP, sd.times.uniform(VP, 30))
+    run_parallel(plan, DENOISER, starts(), method="anderson", tolerance=1e-4)
+    assert len(checked) > 30
+
+
+def test_acceleration_saves_rounds():
+    schedule = sd.EDM()
+    plan = sd.SOLVERS["edm_heun"](schedule, sd.times.karras(schedule, 20))
+    denoiser, x = PROBLEM.denoiser(schedule), starts(16, schedule)
+    rounds = {
+        method: run_parallel(plan, denoiser, x, method=method, tolerance=1e-2).sample_rounds.sum()
+        for method in SWEEPS
+    }
+    assert rounds["anderson"] < 0.9 * rounds["picard"]
+    assert rounds["secant"] < 0.6 * rounds["anderson"]
+
+
+def test_a_window_bounds_the_memory():
+    plan = sd.SOLVERS["unipc"](VP, sd.times.uniform(VP, 60))
+    for kind in (Sweeps, SecantSweeps):
+        sweeps = sweeps_of(kind, 5, plan)
+        most, ask = [0], sweeps._ask
+
+        def watched(*given, sweeps=sweeps, most=most, ask=ask):
+            ask(*given)
+            kept = [sweeps.asked, sweeps.answers, sweeps.table.values]
+            most[0] = max(most[0], sum(map(len, kept)))
+
+        sweeps._ask = watched
+        sweeps.solve()
+        assert 20 < most[0] < 60
+
+
+def sweeps_of(kind, window, plan=None):
+    """The sweeps of a method on the ring, two samples."""
+    plan = plan or sd.SOLVERS["ddim"](VP, sd.times.uniform(VP, 5))
+    x = starts()
+    table, network = Table(plan, x, None), Network([DENOISER], plan.asked_at, None)
+    return kind(Task(plan, x, table, network, 1e-3, plan.nfe, Progress(1.0, False)), window)

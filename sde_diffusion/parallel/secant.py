@@ -28,8 +28,8 @@ from .task import Task, flat
 def secant(task: Task, window: int | None = None) -> Tensor:
     """Picard sweeps in which each output follows its state by a symmetric secant.
 
-    As `picard`, exact for the first k states after k rounds, and of three further states of
-    memory a row.
+    As in `picard`, k rounds make the first k states exact; the memory is three more states for
+    each row in work.
 
     Args:
         task: what to sample.
@@ -62,12 +62,14 @@ class SecantSweeps(Sweeps):
 
     def learn(self, j: int, samples: Tensor, state: Tensor, d: Tensor) -> None:
         """The secant through the last two answers; none where there was no answer before."""
-        known = torch.from_numpy(self.seen[j]).to(samples.device)[samples][:, None]
         if self.seen[j].any():
-            step = flat(state - self.asked[j][samples])
-            answer = flat(d - self.answers[j][samples])
+            step = flat(state - self.asked[j].index_select(0, samples))
+            answer = flat(d - self.answers[j].index_select(0, samples))
             length = torch.linalg.vector_norm(step, dim=1, keepdim=True)
-            known = known & (length > 0)
+            known = length > 0
+            if not self.seen[j].all():
+                seen = torch.from_numpy(self.seen[j]).to(samples.device)
+                known &= seen.index_select(0, samples)[:, None]
             q, p = (torch.where(known, v / length, 0.0) for v in (step, answer))
             kappa = (q * p).sum(1, keepdim=True)
             if j not in self.kappa:

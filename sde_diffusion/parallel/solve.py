@@ -14,7 +14,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class ParallelRun:
             last state, by iteration: parareal).
     """
 
-    x: Tensor
+    x: Tensor = field(repr=False)
     converged: Tensor
     rounds: int
     sample_rounds: Tensor
@@ -105,7 +105,7 @@ def run_parallel(
         replicas: the same denoiser on further devices; the rows are shared out evenly.
         progress: show how far it is.
         options: of the method, e.g. window=100, the most rows in work at once for one sample:
-            memory is a few states for each of them, and fewer are asked in vain.
+            memory is about ten states for each of them, and fewer are asked in vain.
 
     Returns:
         The result and what it took. With the same noise it is that of `run`, to the tolerance.
