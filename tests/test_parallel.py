@@ -160,13 +160,13 @@ def test_anderson_leaves_the_least_residual_in_the_rows_up_to_each(monkeypatch):
 
 def test_acceleration_saves_rounds():
     schedule = sd.EDM()
-    plan = sd.SOLVERS["edm_heun"](schedule, sd.times.karras(schedule, 20))
+    plan = sd.SOLVERS["edm_heun"](schedule, sd.times.karras(schedule, 40))
     denoiser, x = PROBLEM.denoiser(schedule), starts(16, schedule)
     rounds = {
         method: run_parallel(plan, denoiser, x, method=method, tolerance=1e-2).sample_rounds.sum()
         for method in SWEEPS
     }
-    assert rounds["anderson"] < 0.9 * rounds["picard"]
+    assert rounds["anderson"] < 0.8 * rounds["picard"]
     assert rounds["secant"] < 0.6 * rounds["anderson"]
 
 
