@@ -105,3 +105,6 @@ LOSSES: dict[str, Callable[[Schedule, float], Loss]] = {
 
 WITH_PATH: set[str] = {"gits", "oss", "trajectory"}
 """Names of losses, and of what is free, that need points on the teacher's paths."""
+
+PATHWISE: set[str] = {"endpoint", "trajectory"}
+"""Names of losses that compare a sample with the path from its start, and not their laws."""

@@ -31,11 +31,15 @@ def table_of(plan: Plan) -> Table:
     rows = []
     for key, name in _NAMES.items():
         if key in results:
-            cells = [_pair(results[key][part]) for part in ("train", "validation")]
+            on = [results[key][part] for part in ("train", "validation")]
             what = name if key == "tuned" else f"{name}: {results[key]['name']}"
-            rows.append((what, *cells))
-    columns = ("plan", f"train ({starts['train']})", f"validation ({starts['validation']})")
-    note = f"relative error of the end, |x - x*|/|x*|: RMS / median; NFE {plan.origin['nfe']}"
+            rows.append((what, *(cell for errors in on for cell in (_loss(errors), _pair(errors)))))
+    sets = [f"{part} ({starts[part]})" for part in ("train", "validation")]
+    columns = ("plan", *(text for part in sets for text in (f"loss, {part}", "RMS / median")))
+    note = (
+        f"NFE {plan.origin['nfe']}; RMS / median: relative error of the end, |x - x*|/|x*|, over "
+        "the starts"
+    )
     return Table(plan.name, note, columns, tuple(rows))
 
 
@@ -85,3 +89,7 @@ def summary(origin: Mapping[str, Any]) -> str:
 def _pair(errors: Mapping[str, float | None]) -> str:
     rms, median = errors["rms"], errors["median"]
     return "not finite" if rms is None or median is None else f"{number(rms)} / {number(median)}"
+
+
+def _loss(errors: Mapping[str, float | None]) -> str:
+    return "not finite" if errors["loss"] is None else number(errors["loss"])

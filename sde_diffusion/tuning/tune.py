@@ -37,7 +37,17 @@ from ..solvers.solver import made_for
 from ..store import digest
 from ..version import __version__
 from .begin import Solver, Times, begin, default_sampler
-from .choices import FAMILIES, LOSSES, METHODS, STRATEGIES, WITH_PATH, Base, Fitter, Strategy
+from .choices import (
+    FAMILIES,
+    LOSSES,
+    METHODS,
+    PATHWISE,
+    STRATEGIES,
+    WITH_PATH,
+    Base,
+    Fitter,
+    Strategy,
+)
 from .family import Family
 from .fit import Fit
 from .kept import probe
@@ -133,6 +143,11 @@ def tune(
     label = describe(denoiser) if label is None else label
     target = loss if isinstance(loss, Loss) else look_up("loss", loss, LOSSES)(schedule, scale)
     beginning = begin(base, schedule, nfe, times, t_start, t_end)
+    if beginning.plan.stochastic and target.name in PATHWISE:
+        raise ValueError(
+            f"{beginning.plan.name} draws noise, which loss = {target.name!r} would take for "
+            "error: give loss='sliced', or options that make the solver deterministic"
+        )
     way = _way(free, method, beginning, options)
     teaching: dict[str, Any] = {"shape": shape, "seed": seed, "dtype": dtype, "device": device}
     teaching |= {"tolerance": tolerance, "chunk": chunk, "label": label, "folder": folder}
@@ -158,6 +173,7 @@ def tune(
         )
     settled = [way.free, way.method, target.name, target.scale, repr(schedule), seed, repr(options)]
     settled += [beginning.plan.matrix().tolist(), beginning.times, len(train), _print(pairs)]
+    settled += [label, __version__]
     file = None if folder is None else Path(folder) / "fits" / f"{digest(settled)}.npz"
     tuned, fit = _fitted(way, beginning, compared, file, label, pairs, progress)
     found["tuned"] = compared(tuned)
