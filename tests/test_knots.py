@@ -25,6 +25,20 @@ def test_any_numbers_are_a_grid_and_any_grid_is_numbers(schedule):
     )
 
 
+@pytest.mark.parametrize("grid", ["default", "karras", "uniform_lambda"])
+@pytest.mark.parametrize("asked", [False, True])
+def test_no_numbers_ask_a_network_below_the_cleanest_time(grid, asked):
+    """Below t_clean, or half of it in the angle where the grid itself goes down to it."""
+    for schedule in (SCHEDULES["vp"], SCHEDULES["edm"], SCHEDULES["flow"]):
+        times = sd.times.GRIDS[grid](schedule, 4, t_start=0.99 * schedule.t_max)
+        family = knots("ddim", schedule, times, asked=asked)
+        assert family.plan().equals(sd.SOLVERS["ddim"](schedule, times), 1e-6)
+        for size in (-12.0, 12.0):
+            plan = family.plan(family.start + size)
+            limit = schedule.rho(schedule.t_clean) * (1 if grid == "default" else 0.499)
+            assert all(schedule.rho(t) >= limit * (1 - 1e-9) for t in plan.asked_at)
+
+
 @ALL
 def test_steps_share_the_angle_as_a_softmax(schedule):
     grid = smooth_grid(schedule, 4)

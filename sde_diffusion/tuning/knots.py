@@ -3,13 +3,15 @@ r"""Free times: the grid of any solver, monotone by construction.
 In the angle theta = arctan(sigma/alpha) both exact ends lie at finite places, sigma = 0 at 0 and
 alpha = 0 at pi/2. The ends are fixed; the N steps between them share the angle as a softmax does,
 
-    theta_{i-1} - theta_i = (theta_0 - theta_N) e^{u_i} / sum_j e^{u_j},     u_N = 0,
+    theta_{i-1} - theta_i = (theta_0 - theta_*) e^{u_i} / sum_j e^{u_j},     u_N = 0,
 
-so any N - 1 numbers u are a strictly decreasing grid, and every such grid is one u. The solver's
-own text is traced over these times: its coefficients follow, and carry the gradient.
+so any N - 1 numbers u are a strictly decreasing grid, and every such grid is one u. theta_* is the
+end of the grid; where sigma = 0 there, that of t_clean, below which no network is asked, and the
+last step goes on from theta_* to 0. The solver's own text is traced over these times: its
+coefficients follow, and carry the gradient.
 
-A network may be asked at another time than that of its grid point, t~ instead of t: between the
-ends, logit(theta~) = logit(theta) + xi, the logit of the share of the angle that is left.
+A network may be asked at another time than that of its grid point, t~ instead of t: with the share
+p = (theta - theta_*)/(theta_0 - theta_*), logit(p~) = logit(p) + xi.
 
 Tong et al., "Learning to discretize denoising diffusion ODEs", 2024, arXiv:2405.15506 (there in
 time or lambda; the network's own times are its "decoupled" ones).
@@ -28,7 +30,7 @@ from ..form import number_of
 from ..grid import check_grid
 from ..names import look_up
 from ..plan import Plan, Row
-from ..scalar import Scalar, atan2
+from ..scalar import atan2
 from ..schedule import Schedule
 from ..solvers.solver import SOLVERS
 from .family import Family
@@ -68,12 +70,18 @@ def knots(
     calls = [i for i, row in enumerate(plan.rows) if row.asks and row.t != plan.rows[0].t]
     moved = calls if asked else []
 
+    first, last = _angle(schedule, grid)[0], _lowest(schedule, grid)
+
     def build(numbers: Tensor) -> Plan:
         plan = make(schedule, times_of(schedule, grid, numbers[: len(start)]), **options)
+        if not moved:
+            return plan
         shifts = dict(zip(moved, numbers[len(start) :], strict=True))
-        ends = (grid[0], grid[-1])
-        rows = (_ask_at(row, schedule, ends, shifts.get(i)) for i, row in enumerate(plan.rows))
-        return replace(plan, rows=tuple(rows)) if moved else plan
+        rows = [
+            _ask_at(row, schedule, first, last, shifts[i]) if i in shifts else row
+            for i, row in enumerate(plan.rows)
+        ]
+        return replace(plan, rows=tuple(rows))
 
     names = [f"step {i + 1}" for i in range(len(start))] + [f"call {i}" for i in moved]
     numbers = torch.cat([start, start.new_zeros(len(moved))])
@@ -82,17 +90,26 @@ def knots(
 
 def numbers_of(schedule: Schedule, times: Tensor) -> Tensor:
     """u of a grid, (N - 1,): log of each step in the angle relative to the last step."""
-    steps = -_angle(schedule, times).diff()
+    theta = torch.cat([_angle(schedule, times)[:-1], _lowest(schedule, times)[None]])
+    steps = -theta.diff()
     return (steps[:-1] / steps[-1]).log()
 
 
 def times_of(schedule: Schedule, times: Tensor, numbers: Tensor) -> Tensor:
     """The grid of u between the ends of `times`, (N + 1,), differentiable in u."""
-    theta = _angle(schedule, times)
-    shares = torch.cat([numbers, numbers.new_zeros(1)]).softmax(0)
-    steps = (theta[0] - theta[-1]) * shares
-    inner = theta[-1] + steps.flip(0).cumsum(0).flip(0)[1:]  # small angles from small steps
+    first, last = _angle(schedule, times)[0], _lowest(schedule, times)
+    steps = (first - last) * torch.cat([numbers, numbers.new_zeros(1)]).softmax(0)
+    inner = last + steps.flip(0).cumsum(0).flip(0)[1:]  # small angles from small steps
     return torch.cat([times[:1], _time(schedule, inner), times[-1:]])
+
+
+def _lowest(schedule: Schedule, times: Tensor) -> Tensor:
+    """theta_*; half the last angle of a grid that goes down to t_clean or below by itself."""
+    last, end = _angle(schedule, times)[-2:]
+    if end > 0:
+        return end
+    clean = _angle(schedule, times.new_tensor(schedule.t_clean))
+    return clean if last > 1.01 * clean else last / 2
 
 
 def _angle(schedule: Schedule, t: Tensor) -> Tensor:
@@ -104,11 +121,8 @@ def _time(schedule: Schedule, theta: Tensor) -> Tensor:
     return torch.as_tensor(schedule.time_of(-theta.tan().log()))
 
 
-def _ask_at(row: Row, schedule: Schedule, ends: tuple[Tensor, Tensor], shift: Scalar | None) -> Row:
-    """The row, its question asked at a time shifted in the logit of the angle."""
-    if shift is None:
-        return row
-    first, last = (_angle(schedule, t) for t in ends)
+def _ask_at(row: Row, schedule: Schedule, first: Tensor, last: Tensor, shift: Tensor) -> Row:
+    """The row, its question asked at a time shifted in the logit of its share of the angle."""
     theta = _angle(schedule, torch.as_tensor(row.t, dtype=torch.float64))
     share = ((theta - last) / (first - last)).logit() + shift
     return replace(row, t=_time(schedule, last + (first - last) * share.sigmoid()))
