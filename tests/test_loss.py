@@ -106,7 +106,7 @@ def test_an_endpoint_loss_is_the_relative_error_and_features_that_of_a_function(
 
 
 def test_a_robust_penalty_is_the_square_when_small_and_grows_as_its_logarithm():
-    loss, squares = endpoint(0.5), torch.tensor([1e-8, 0.25, 1e6]).double()
+    loss, squares = endpoint(0.5, tail=0.0), torch.tensor([1e-8, 0.25, 1e6]).double()
     expected = torch.tensor([1e-8, 0.25 * math.log(2), 0.25 * math.log1p(4e6)]).double()
     torch.testing.assert_close(loss.penalty(squares), expected)
     moving = squares.clone().requires_grad_()
@@ -114,6 +114,17 @@ def test_a_robust_penalty_is_the_square_when_small_and_grows_as_its_logarithm():
     torch.testing.assert_close(loss.weight(squares), slope)
     assert endpoint().penalty(squares).equal(squares)
     assert endpoint().weight(squares).equal(torch.ones(3).double())
+
+
+def test_a_penalty_with_a_heavier_tail_grows_as_the_length():
+    loss, squares = endpoint(0.5), torch.tensor([1e-8, 0.25, 1e6]).double()
+    expected = torch.tensor([1e-8, 0.5 * (2**0.5 - 1), 0.5 * ((1 + 4e6) ** 0.5 - 1)]).double()
+    torch.testing.assert_close(loss.penalty(squares), expected)
+    moving = squares.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(loss.penalty(moving).sum(), moving)
+    torch.testing.assert_close(loss.weight(squares), slope)
+    with pytest.raises(ValueError, match="tail = 1"):
+        endpoint(0.5, tail=1.0)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])

@@ -6,7 +6,8 @@ python -m benchmarks.tuned [--model NAME ...] [--range NAME ...] [--nfe N ...]
 From 512 fixed starting points, none of them fitted on, to sigma = 0: RMS and median of
 |x - x*|/|x*| against the exact end. Writes the figures and the plans themselves into the
 output folder and prints, for each model and range of noise, the tuned plan beside the best sampler
-of any library that quality.json knows. What was measured before stays: remove a cell's two files
+of any library that quality.json knows. The fits of vp begin with the plans of edm, those of edm
+with first guesses. What was measured before stays: remove a cell's two files
 to fit it anew.
 """
 
@@ -22,14 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sde_diffusion import SOLVERS, Plan, Schedule, run
+from sde_diffusion import SOLVERS, Plan, run
 from sde_diffusion.denoise import Denoiser
 from sde_diffusion.files import write_atomic
 from sde_diffusion.times import default
-from sde_diffusion.transform import analytic_first_step
 from sde_diffusion.tuning.choices import Base
-from sde_diffusion.tuning.growth import grow
-from sde_diffusion.tuning.loss import endpoint
+from sde_diffusion.tuning.least_squares import least_squares
+from sde_diffusion.tuning.loss import SCALE, endpoint
+from sde_diffusion.tuning.restarts import first_guesses, restarts
 from sde_diffusion.tuning.table import table
 
 from ..about import where_and_when
@@ -70,20 +71,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure(model: str, range_: str, nfe: int, output: Path, kept: Path) -> dict[str, Any]:
-    """Fit one plan, growing it from the last one that was kept, and test it."""
+    """Fit one plan and test it."""
     case, given = load(kept, model, range_), sets(kept, model, range_)
     denoiser = case.problem.denoiser(case.schedule)
-    base = _base(case.schedule, case.t_start, nfe)
-    first, spent, origin = _first(model, range_, nfe, case.schedule, case.t_start, output)
+    times = default(case.schedule, nfe, t_start=case.t_start)
+    base = SOLVERS["angular"](case.schedule, times)
+    task = (denoiser, endpoint(SCALE), given.train, given.validation)
+    of_edm = _plan_path(output, model, "edm", nfe)
     began, cpu = time.monotonic(), time.process_time()
-    plan, fit = grow(
-        Base(base, case.schedule, base.times),
-        denoiser,
-        endpoint(),
-        given.train,
-        given.validation,
-        first=first,
-    )
+    if range_ != "edm" and of_edm.exists():
+        carried = table(Plan.load(of_edm), SCHEDULES["edm"][0]).start
+        family = table(first_guesses(base, case.schedule)[0], case.schedule)
+        fit = least_squares(family, *task, numbers=carried, max_iterations=12)
+        plan = family.plan(fit.numbers)
+    else:
+        plan, fit = restarts(Base(base, case.schedule, base.times), *task)
     seconds = time.monotonic() - began
     plan.save(_plan_path(output, model, range_, nfe))
     start = (case.start * case.schedule.alpha(case.t_start)).reshape(-1, *case.problem.event_shape)
@@ -98,45 +100,16 @@ def _measure(model: str, range_: str, nfe: int, output: Path, kept: Path) -> dic
         "numbers": len(fit.numbers),
         "iterations": fit.iterations,
         "stopped": fit.stopped,
-        "grown from": origin,
+        "begun with": "the plan of edm" if range_ != "edm" and of_edm.exists() else "first guesses",
         "seconds": seconds,
-        "seconds from one call": seconds + spent,
         "processor seconds": time.process_time() - cpu,
     }
-
-
-def _base(schedule: Schedule, t_start: float, nfe: int) -> Plan:
-    """The default sampler's plan with an analytic first step."""
-    times = default(schedule, nfe + 1, t_start=t_start)
-    return analytic_first_step(SOLVERS["angular"](schedule, times), schedule)
-
-
-def _first(
-    model: str, range_: str, nfe: int, schedule: Schedule, t_start: float, output: Path
-) -> tuple[Plan | None, float, str]:
-    """What to grow from: EDM's plan of as many calls, else the longest shorter one; its time."""
-    of_edm = _plan_path(output, model, "edm", nfe)
-    if range_ != "edm" and of_edm.exists():
-        edm = SCHEDULES["edm"][0]
-        numbers = table(Plan.load(of_edm), edm).start
-        plan = table(_base(schedule, t_start, nfe), schedule).plan(numbers)
-        return plan, _spent(output, model, "edm", nfe), f"edm, {nfe} calls"
-    for fewer in range(nfe - 1, 0, -1):
-        path = _plan_path(output, model, range_, fewer)
-        if path.exists():
-            return Plan.load(path), _spent(output, model, range_, fewer), f"{fewer} calls"
-    return None, 0.0, "one call"
 
 
 def _plan_path(output: Path, model: str, range_: str, nfe: int) -> Path:
     path = output / "plans" / f"{model}-{range_}-{nfe}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _spent(output: Path, model: str, range_: str, nfe: int) -> float:
-    path = output / "cells" / f"{model}-{range_}-{nfe}.json"
-    return float(json.loads(path.read_text())["seconds from one call"]) if path.exists() else 0.0
 
 
 def _errors(plan: Plan, denoiser: Denoiser, start: Tensor, end: Tensor) -> dict[str, float]:
@@ -179,7 +152,7 @@ def row(nfe: int, cell: dict[str, Any]) -> str:
         "/".join(shares),
         *(pair(cell[key]) for key in ("float32", "other seed")),
         str(cell["numbers"]),
-        f"{cell['seconds from one call']:.0f}",
+        f"{cell['seconds']:.0f}",
     ]
     return "| " + " | ".join(texts) + " |"
 

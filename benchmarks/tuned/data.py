@@ -20,7 +20,7 @@ from sde_diffusion.tuning.pairs import Pairs
 from ..quality.models import POINTS, PROBLEMS, SCHEDULES
 
 SEED, OTHER_SEED = 1, 2
-TRAIN, VALIDATION = 4096, 1024
+TRAIN, VALIDATION = 2048, 1024
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     option(
         "--scale",
         type=float,
-        default=float("inf"),
-        help="relative errors beyond it count little (default: all count by their square)",
+        help="relative errors beyond it count little; inf: all count by their square (default: "
+        "0.01 for endpoint, inf for the others)",
     )
     option("--method", help=f"{', '.join(METHODS)} (default: what suits --free)")
     option(

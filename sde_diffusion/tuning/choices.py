@@ -9,6 +9,7 @@ A new one is a line in its table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,13 +20,13 @@ from .alternate import alternate
 from .family import Family
 from .fit import Fit
 from .gradient import gradient
-from .growth import grow
 from .knot_search import bounded, gits, oss
 from .knots import knots
 from .laws import sliced
 from .least_squares import least_squares
-from .loss import Loss, endpoint, trajectory
+from .loss import SCALE, Loss, endpoint, trajectory
 from .residual import residual
+from .restarts import restarts
 from .scalars import scalars
 from .stochasticity import stochasticity
 from .table import table
@@ -92,16 +93,17 @@ STRATEGIES: dict[str, Strategy] = {
     "bound": bounded,
     "gits": gits,
     "oss": oss,
-    "table": grow,
+    "table": restarts,
 }
 
 METHODS: dict[str, Fitter] = {"gradient": gradient, "least_squares": least_squares}
 
-LOSSES: dict[str, Callable[[Schedule, float], Loss]] = {
-    "endpoint": lambda schedule, scale: endpoint(scale),
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "endpoint": lambda schedule, scale=SCALE: endpoint(scale),
     "trajectory": trajectory,
-    "sliced": lambda schedule, scale: sliced(scale),
+    "sliced": lambda schedule, scale=math.inf: sliced(scale),
 }
+"""(schedule, [scale]) -> the loss."""
 
 WITH_PATH: set[str] = {"gits", "oss", "trajectory"}
 """Names of losses, and of what is free, that need points on the teacher's paths."""

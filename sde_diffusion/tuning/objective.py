@@ -117,12 +117,18 @@ class Objective:
         if pulled[0][1] is not None:  # the residual looks at the times
             for g in range(len(times)):
                 slope = rate(
-                    lambda t, g=g: self.loss.residual(  # type: ignore[misc]
-                        path.states, torch.cat([path.times[:g], t[None], path.times[g + 1 :]]), part
-                    ),
-                    path.times[g],
+                    lambda t, g=g: self.loss.residual(path.states, _at(path.times, g, t), part),  # type: ignore[misc]
+                    float(path.times[g]),
+                    digits=torch.finfo(residual.dtype).eps,
                 )
                 moving[:, g] = (seeds * slope).sum(2)
         weights = weight.repeat(len(probes))[:, None]
         share = 1.0 if exact else 1 / self.probes
         return weights, torch.stack([state for state, _ in pulled]), moving, share
+
+
+def _at(times: Tensor, g: int, t: float) -> Tensor:
+    """The times with t in place of the g-th."""
+    moved = times.clone()
+    moved[g] = t
+    return moved

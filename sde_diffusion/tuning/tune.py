@@ -33,6 +33,7 @@ from ..denoise import Denoiser
 from ..names import look_up, unknown
 from ..plan import Plan
 from ..progress import Progress
+from ..schedule import Schedule
 from ..solvers.solver import made_for
 from ..store import digest
 from ..version import __version__
@@ -71,7 +72,7 @@ def tune(
     nfe: int | None = None,
     free: str | Callable[[Base], Family] = "table",
     loss: str | Loss = "endpoint",
-    scale: float = math.inf,
+    scale: float | None = None,
     method: str | Fitter | None = None,
     validation: float | int = 0.25,
     shape: Sequence[int] | None = None,
@@ -106,7 +107,7 @@ def tune(
         free: what is free: a name of `FAMILIES` or `STRATEGIES`, or a function `Base` -> `Family`.
         loss: a name of `LOSSES`, or a `Loss` of one's own.
         scale: of a loss given by name: relative errors beyond it count little (`Loss`); inf: all
-            count by their square.
+            count by their square; default: 0.01 for "endpoint", inf for the others.
         method: a name of `METHODS`, or a function of that kind; default: what suits `free`.
         validation: share of the starts, below 1, or their number.
         shape: of one sample, (*event), with a number of starts.
@@ -141,7 +142,7 @@ def tune(
         )
     schedule = denoiser.schedule
     label = describe(denoiser) if label is None else label
-    target = loss if isinstance(loss, Loss) else look_up("loss", loss, LOSSES)(schedule, scale)
+    target = loss if isinstance(loss, Loss) else _loss(loss, schedule, scale)
     beginning = begin(base, schedule, nfe, times, t_start, t_end)
     if beginning.plan.stochastic and target.name in PATHWISE:
         raise ValueError(
@@ -191,6 +192,11 @@ def tune(
     record |= {"seconds": time.monotonic() - began, "about": summary(record)}
     _warn(found, plans, fit, best)
     return replace(chosen, origin=record)
+
+
+def _loss(name: str, schedule: Schedule, scale: float | None) -> Loss:
+    make = look_up("loss", name, LOSSES)
+    return make(schedule) if scale is None else make(schedule, scale)
 
 
 def _warn(

@@ -1,0 +1,188 @@
+r"""A whole table fitted from several first guesses, most of them given up early.
+
+The loss of a table has many local minima, and which one a fit ends in is a matter of where it
+begins; and the way there is long, but a few hundred starts show it as well as many. So
+
+    1. each guess is fitted for a few iterations on few starts;
+    2. the best by validation loss goes on there, until it converges;
+    3. and then on all starts.
+
+On few starts, those that change mode are noise: there the loss is the robust one with q = 0 and 3 c
+(see `Loss`) in place of its own q and c.
+
+After successive halving: Jamieson & Talwalkar, "Non-stochastic best arm identification and
+hyperparameter optimization", 2016, arXiv:1502.07943. The guesses are the plan given and third-order
+Adams steps in the angle theta = arctan(sigma/alpha) with an analytic first step, on the grids
+
+    theta_k = theta_end + (theta_start - theta_end) (1 - k/n)^p,      p = 1, 3/2.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..denoise import Denoiser
+from ..form import number_of
+from ..plan import Plan
+from ..schedule import Schedule
+from ..solvers.angular import angular
+from ..transform import analytic_first_step
+from .fit import Fit, Progress, Watch
+from .least_squares import least_squares
+from .loss import Loss
+from .pairs import Pairs
+from .table import table
+
+if TYPE_CHECKING:
+    from .choices import Base
+
+_POWERS = (1.0, 1.5)
+_FEW = 512  # starts of the early fits
+_TRIAL, _LONG = 12, 40  # iterations of a guess, and of one that goes on
+
+
+def restarts(
+    base: Base,
+    denoiser: Denoiser,
+    loss: Loss,
+    train: Pairs,
+    validation: Pairs,
+    *,
+    numbers: Tensor | None = None,
+    state: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+    max_iterations: int = 12,
+    chunk: int = 128,
+    guesses: Sequence[Plan] = (),
+) -> tuple[Plan, Fit]:
+    """The best table found, with as many calls and the same ends as the plan given.
+
+    Args:
+        base: with a deterministic plan: its number of calls, its ends, and a first guess.
+        denoiser: the model.
+        loss: of a plan's states against the pairs.
+        train: starts to fit on, best fifty for each number; the early fits take the first of them.
+        validation: starts to choose on.
+        numbers, state: of the last `Progress`, to go on as if there had been no break.
+        watch: called after each iteration.
+        max_iterations: of the last fit, on all starts.
+        chunk: samples run at once.
+        guesses: plans of as many calls with the same ends, to try beside the usual ones: say, one
+            fitted to another model, or on another schedule (`transform.on_schedule`).
+
+    Returns:
+        (the plan, its fit).
+
+    Raises:
+        ValueError: a stochastic plan; a guess with another number of calls or other ends; fewer
+            train starts than free numbers.
+    """
+    began = time.monotonic()
+    plan, schedule = base.plan, base.schedule
+    if plan.stochastic:
+        raise ValueError(f"{plan.name} draws noise: a whole table is a deterministic sampler")
+    for guess in guesses:
+        _check(guess, plan)
+    fits = _Fits(schedule, denoiser, loss, train, validation, chunk, watch, state)
+    tried = [*guesses, *first_guesses(plan, schedule)]
+    if float(schedule.alpha(plan.asked_at[0])) > 0:
+        tried.append(plan)
+    fitted = [fits(guess, _TRIAL, early=True) for guess in tried]
+    found, _ = min(fitted, key=lambda pair: pair[1].validation)
+    found, _ = fits(found, _LONG, early=True)
+    found, fit = fits(found, max_iterations)
+    spent = time.monotonic() - began
+    return found, Fit(fit.numbers, fit.train, fit.validation, fits.iterations, spent, fit.stopped)
+
+
+def first_guesses(like: Plan, schedule: Schedule) -> list[Plan]:
+    """Angular steps with an analytic first step on two grids.
+
+    Args:
+        like: a plan with the same number of calls and the same ends.
+        schedule: alpha_t, sigma_t.
+    """
+    t_start, t_end = (number_of(like.rows[i].t) for i in (0, -1))
+    first, last = (math.atan2(*map(float, reversed(schedule(t)))) for t in (t_start, t_end))
+    steps, plans = like.nfe + 1, []
+    for power in _POWERS:
+        inner = [last + (first - last) * (1 - k / steps) ** power for k in range(1, steps)]
+        levels = [-math.log(math.tan(theta)) for theta in inner]
+        times = [t_start, *(float(schedule.time_of(level)) for level in levels), t_end]
+        plans.append(analytic_first_step(angular(schedule, times), schedule))
+    return plans
+
+
+def _check(guess: Plan, plan: Plan) -> None:
+    if guess.nfe != plan.nfe:
+        raise ValueError(f"the guess {guess.name} asks {guess.nfe} times, the plan {plan.nfe}")
+    for i, end in ((0, "starts"), (-1, "ends")):
+        there, here = (number_of(p.rows[i].t) for p in (guess, plan))
+        if not math.isclose(there, here, rel_tol=1e-9, abs_tol=1e-12):
+            raise ValueError(f"the guess {guess.name} {end} at t = {there:g}, the plan at {here:g}")
+
+
+@dataclass
+class _Fits:
+    """A sequence of fits that can be stopped: those done are remembered, the last goes on."""
+
+    schedule: Schedule
+    denoiser: Denoiser
+    loss: Loss
+    train: Pairs
+    validation: Pairs
+    chunk: int
+    watch: Watch | None
+    state: Mapping[str, Any] | None
+    done: list[tuple[Tensor, float, float, int, str]] = field(default_factory=list)
+    iterations: int = 0
+
+    def __call__(self, plan: Plan, iterations: int, early: bool = False) -> tuple[Plan, Fit]:
+        """The plan's table fitted: (the fitted plan, its fit)."""
+        family = table(plan, self.schedule)
+        loss, train, validation = self.loss, self.train, self.validation
+        if early:
+            loss = replace(loss, tail=0.0, scale=3 * loss.scale)
+            train = train.part(0, max(_FEW, len(family.start)))
+            validation = validation.part(0, _FEW)
+        fit = self._remembered() or least_squares(
+            family,
+            self.denoiser,
+            loss,
+            train,
+            validation,
+            state=self._unfinished(),
+            watch=self._tell,
+            max_iterations=iterations,
+            chunk=self.chunk,
+        )
+        self.done.append((fit.numbers, fit.train, fit.validation, fit.iterations, fit.stopped))
+        self.iterations += fit.iterations
+        return family.plan(fit.numbers), fit
+
+    def _remembered(self) -> Fit | None:
+        """The next fit, if it was done before a break."""
+        before = [] if self.state is None else self.state["done"]
+        if len(self.done) >= len(before):
+            return None
+        numbers, train, validation, iterations, stopped = before[len(self.done)]
+        return Fit(numbers, train, validation, iterations, 0.0, stopped)
+
+    def _unfinished(self) -> Mapping[str, Any] | None:
+        """The state of the fit that was going on at a break, once."""
+        if self.state is None or len(self.done) > len(self.state["done"]):
+            return None
+        inner: Mapping[str, Any] = self.state["inner"]
+        return inner
+
+    def _tell(self, progress: Progress) -> None:
+        if self.watch is not None:
+            state = {"done": list(self.done), "inner": dict(progress.state)}
+            at = self.iterations + progress.iteration
+            self.watch(Progress(at, progress.numbers, progress.train, progress.validation, state))
