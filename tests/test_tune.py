@@ -96,7 +96,7 @@ def test_a_tuned_plan_is_better_on_new_starts_and_in_float32(tuned):
 def test_it_knows_how_it_was_made(tuned, tmp_path):
     origin = tuned.origin
     assert (origin["label"], origin["nfe"], origin["free"]) == ("the ring", 4, "scalars")
-    assert (origin["loss"], origin["method"], origin["seed"]) == ("endpoint", "walk", 3)
+    assert (origin["loss"], origin["method"], origin["seed"]) == ("endpoint(0.01)", "walk", 3)
     assert origin["starts"] == {"train": 90, "validation": 30}
     assert origin["version"] == sd.__version__
     assert origin["fit"]["numbers"] == 3

@@ -172,7 +172,16 @@ def tune(
             f"the loss of {beginning.plan.name}, to begin with, is not finite on the validation "
             "starts: begin with another base, or look at the network's answers"
         )
-    settled = [way.free, way.method, target.name, target.scale, repr(schedule), seed, repr(options)]
+    settled = [
+        way.free,
+        way.method,
+        target.name,
+        target.scale,
+        target.tail,
+        repr(schedule),
+        seed,
+        repr(options),
+    ]
     settled += [beginning.plan.matrix().tolist(), beginning.times, len(train), _print(pairs)]
     settled += [label, __version__]
     file = None if folder is None else Path(folder) / "fits" / f"{digest(settled)}.npz"
