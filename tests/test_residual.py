@@ -108,6 +108,16 @@ def test_turns_never_raise_the_loss_and_go_on_after_a_break(task, method, option
     assert again.iterations == fit.iterations
 
 
+def test_turns_come_less_low_than_all_numbers_at_once(task):
+    """With as many iterations of the same method: what `alternate` says of itself."""
+    family, blocks, (denoiser, loss, train, _) = task
+    rest = (denoiser, loss, train, train)
+    together = least_squares(family, *rest, max_iterations=12)
+    turns = in_turn(family, blocks, *rest, turns=4, max_iterations=3, tolerance=-1.0)
+    start = least_squares(family, *rest, max_iterations=0).train
+    assert together.train < 0.8 * turns.train < 0.8 * start
+
+
 def test_blocks_must_be_a_partition(task):
     family, blocks, rest = task
     with pytest.raises(ValueError, match="each number must be in one block"):

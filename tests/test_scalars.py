@@ -49,12 +49,21 @@ def test_a_scalar_of_ddim_is_a_step_of_second_order():
     """DDIM with l_j = h_j/(2 h_{j-1}) is DPM-Solver++(2M) by the midpoint rule, step for step."""
     schedule = sd.VPLinear()
     times = sd.times.uniform_lambda(schedule, 5, t_end=0.01)
-    h = torch.tensor([float(schedule.half_log_snr(t)) for t in times]).diff()
+    h = torch.tensor([float(schedule.half_log_snr(t)) for t in times], dtype=DOUBLE).diff()
     family = scalars(ddim(schedule, times), schedule)
-    numbers = (h[1:] / (2 * h[:-1])).double()
-    assert family.plan(numbers).equals(
-        sd.SOLVERS["dpm_solver_pp_2m"](schedule, times, solver_type="midpoint"), 1e-6
+    assert family.plan(h[1:] / (2 * h[:-1])).equals(
+        sd.SOLVERS["dpm_solver_pp_2m"](schedule, times, solver_type="midpoint")
     )
+
+
+def test_a_scalar_of_the_noise_is_a_step_of_adams_and_bashforth():
+    """DDIM with l_j = h_j/(2 h_{j-1}), h the steps in sigma/alpha, is DEIS of order 2."""
+    schedule = sd.VPLinear()
+    times = sd.times.uniform_lambda(schedule, 5, 0.99, 0.01)
+    h = torch.tensor([float(schedule.rho(t)) for t in times], dtype=DOUBLE).diff()
+    family = scalars(ddim(schedule, times), schedule, "noise")
+    options = {"order": 2, "prediction": "noise", "variable": "rho"}
+    assert family.plan(h[1:] / (2 * h[:-1])).equals(sd.SOLVERS["adams"](schedule, times, **options))
 
 
 def test_refusals():

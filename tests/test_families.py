@@ -1,0 +1,61 @@
+"""Every family that `tune` knows, by enumeration: its start is the base, its plans are plans."""
+
+import pytest
+from enumeration import SCHEDULES, smooth_grid
+from families import away, check_gradient
+
+import sde_diffusion as sd
+from sde_diffusion.certificates import invariants
+from sde_diffusion.certificates.certificate import float32_floor
+from sde_diffusion.tuning.choices import FAMILIES, Base
+
+STOCHASTIC = {"stochasticity": ("ddim", {"eta": 0.5})}
+
+
+@pytest.fixture(params=["vp", "edm", "flow"])
+def schedule(request):
+    return SCHEDULES[request.param]
+
+
+@pytest.fixture(params=list(FAMILIES))
+def begun(request, schedule):
+    """(base, family) of four steps between lambda = -2 and 2."""
+    name, options = STOCHASTIC.get(request.param, ("angular", {}))
+    times = tuple(smooth_grid(schedule, 4).tolist())
+    solver = sd.SOLVERS[name]
+    base = Base(solver(schedule, times, **options), schedule, times, solver, options)
+    return base, FAMILIES[request.param](base)
+
+
+def test_the_start_is_the_base(begun):
+    base, family = begun
+    assert family.plan().equals(base.plan)
+    assert len(family.names) == len(family.start) == len(set(family.names))
+
+
+def test_numbers_are_felt_and_differentiable(begun):
+    _, family = begun
+    check_gradient(family, away(family, 0.05))
+
+
+def test_a_tuned_plan_is_an_ordinary_plan(begun, schedule, tmp_path):
+    """It is as short as its base, is for the schedule, is read back as saved, and runs in float32.
+
+    The difference of a float32 run is at most three roundings, times what the largest cancellation
+    in a row makes of them.
+    """
+    base, family = begun
+    tuned = family.plan(away(family, 0.05))
+    assert not tuned.equals(base.plan)
+    assert (tuned.nfe, tuned.times[0], tuned.times[-1]) == (
+        base.plan.nfe,
+        base.plan.times[0],
+        base.plan.times[-1],
+    )
+    tuned.check_schedule(schedule)
+    with pytest.raises(ValueError, match="was made for"):
+        tuned.check_schedule(sd.VPCosine())
+    tuned.save(tmp_path / "plan.json")
+    assert sd.Plan.load(tmp_path / "plan.json") == tuned
+    found = invariants(tuned, schedule)
+    assert float32_floor(tuned, schedule) < 3 * 2**-24 * found.amplification
