@@ -136,6 +136,22 @@ def test_tune_takes_every_way_to_the_times(gaussian, free):
     assert results["tuned"] < results["base"] or free == "bound"  # which looks at no path
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("free", ["gits", "oss", "knots"])
+def test_tune_asks_for_no_more_samples_at_once_than_its_chunk(gaussian, free):
+    asked = []
+
+    def counting(x, t):
+        asked.append(len(x))
+        return gaussian[0](x, t)
+
+    denoiser, starts = sd.FunctionDenoiser(counting, SCHEDULE), gaussian[1].starts[:24]
+    teacher = sd.SOLVERS["adams"](SCHEDULE, sd.times.default(SCHEDULE, 12))
+    options = {"method": "gradient", "max_iterations": 2} if free == "knots" else {}
+    tune("ddim", denoiser, starts, teacher, nfe=3, free=free, chunk=5, **options)
+    assert max(asked) == 5
+
+
 class Stop(Exception):
     """Ctrl-C, as it were."""
 
@@ -260,6 +276,7 @@ def test_the_parameters_of_the_network_get_no_gradient():
     ("options", "word"),
     [
         ({"batch": 0}, "batch = 0"),
+        ({"chunk": 0}, "chunk = 0"),
         ({"max_iterations": 2.5}, "max_iterations = 2.5"),
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"radius": math.nan}, "radius"),

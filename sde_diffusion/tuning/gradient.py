@@ -4,7 +4,7 @@ The loss of a batch is a function of the plan's coefficients and times, and thes
 numbers u; one backward pass gives dL/du. Of a network call only its input is kept, and the call
 is made once more on the way back (Chen et al., "Training deep nets with sublinear memory cost",
 2016, arXiv:1604.06174): the memory is that of ONE call and of the plan's states. A batch is taken
-in parts, whose gradients are added.
+in chunks, whose gradients are added.
 
     u <- u - eta_k m/(sqrt(v) + eps),     eta_k = eta (1 + cos(pi k/K))/2
 
@@ -98,10 +98,11 @@ def gradient(
     """
     began = time.monotonic()
     _check(family, train, validation, numbers, state)
-    counts = {"max_iterations": max_iterations, "batch": batch, "chunk": chunk or 1, "every": every}
+    chunk = batch if chunk is None else chunk
+    counts = {"max_iterations": max_iterations, "batch": batch, "chunk": chunk, "every": every}
     _check_rates(counts, learning_rate, radius)
     reach = radius * _noise_length(denoiser, train) if radius else 0.0
-    task = _Task(family, _Checkpointed(denoiser), loss, train, validation, chunk or batch, seed)
+    task = _Task(family, _Checkpointed(denoiser), loss, train, validation, chunk, seed)
     descent = _Descent(task, max_iterations, learning_rate, batch, every, reach)
     now = descent.begin(numbers) if state is None else _State(**state)
     now = replace(now, moves=now.moves.to(train.starts))

@@ -39,11 +39,13 @@ def gits(
     watch: Watch | None = None,
     solver: str = "ddim",
     growth: float = 1.0,
+    chunk: int = 256,
 ) -> tuple[Plan, Fit]:
     """The base's solver on the times of `gits_times`, which has the options and the reference."""
     began, steps = time.monotonic(), len(base.times) - 1
-    times = gits_times(denoiser, base.schedule, train, steps, solver=solver, growth=growth)
-    return _judged("gits", base, times, denoiser, loss, train, validation, watch, began)
+    options: dict[str, Any] = {"solver": solver, "chunk": chunk}
+    times = gits_times(denoiser, base.schedule, train, steps, growth=growth, **options)
+    return _judged("gits", base, times, denoiser, loss, train, validation, watch, began, chunk)
 
 
 def oss(
@@ -57,11 +59,12 @@ def oss(
     state: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     solver: str = "ddim",
+    chunk: int = 256,
 ) -> tuple[Plan, Fit]:
     """The base's solver on the times of `oss_times`, which has the options and the reference."""
     began, steps = time.monotonic(), len(base.times) - 1
-    times = oss_times(denoiser, base.schedule, train, steps, solver=solver)
-    return _judged("oss", base, times, denoiser, loss, train, validation, watch, began)
+    times = oss_times(denoiser, base.schedule, train, steps, solver=solver, chunk=chunk)
+    return _judged("oss", base, times, denoiser, loss, train, validation, watch, began, chunk)
 
 
 def bounded(
@@ -95,10 +98,13 @@ def _judged(
     validation: Pairs,
     watch: Watch | None,
     began: float,
+    chunk: int = 256,
 ) -> tuple[Plan, Fit]:
     """The plan on these times, and its losses."""
     plan = base.need_solver(free)(base.schedule, times, **base.options)
-    on_train, held = (measure(plan, denoiser, loss, pairs).loss for pairs in (train, validation))
+    on_train, held = (
+        measure(plan, denoiser, loss, pairs, chunk).loss for pairs in (train, validation)
+    )
     found = numbers_of(base.schedule, times) if len(times) > 2 else torch.zeros(0)
     if watch is not None:
         watch(Progress(1, found, on_train, held))

@@ -116,7 +116,7 @@ def tune(
             the times.
         t_start, t_end: ends of the grid; default: the grid's own.
         tolerance: of the teacher.
-        chunk: samples that the teacher and the measurements take at once.
+        chunk: samples that the teacher, the fit and the measurements take at once, at most.
         label: of the network, for the record and the folder; default: its class.
         folder: where teacher's paths and the state of the fit are kept.
         dtype, device: of starts drawn.
@@ -149,7 +149,7 @@ def tune(
             f"{beginning.plan.name} draws noise, which loss = {target.name!r} would take for "
             "error: give loss='sliced', or options that make the solver deterministic"
         )
-    way = _way(free, method, beginning, options)
+    way = _way(free, method, beginning, options, chunk)
     teaching: dict[str, Any] = {"shape": shape, "seed": seed, "dtype": dtype, "device": device}
     teaching |= {"tolerance": tolerance, "chunk": chunk, "label": label, "folder": folder}
     with_path = bool({target.name, way.free} & WITH_PATH)
@@ -291,11 +291,13 @@ def _way(
     method: str | Fitter | None,
     base: Base,
     options: Mapping[str, Any],
+    chunk: int,
 ) -> _Way:
     strategy: Strategy
     if isinstance(free, str) and free in STRATEGIES and method is None:
         strategy = STRATEGIES[free]
         _check_options(free, strategy, options)
+        options = _in_chunks(strategy, chunk, options)
 
         def follow(*task: Any, **seam: Any) -> tuple[Plan, Fit]:
             return strategy(base, *task, **seam, **options)
@@ -309,6 +311,7 @@ def _way(
     fitter: Fitter = method if callable(method) else look_up("method", method, METHODS)
     name = method if isinstance(method, str) else getattr(method, "__name__", repr(method))
     _check_options(name, fitter, options)
+    options = _in_chunks(fitter, chunk, options)
     family = make(base)
 
     def once(*task: Any, **seam: Any) -> tuple[Plan, Fit]:
@@ -325,6 +328,14 @@ def _check_options(name: str, function: Callable[..., Any], options: Mapping[str
         if option not in own:
             tune_own = list(inspect.signature(tune).parameters)[3:-1]
             raise TypeError(unknown(f"option of tune with {name}", option, [*own, *tune_own]))
+
+
+def _in_chunks(
+    function: Callable[..., Any], chunk: int, options: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The options of a way of fitting; its own chunk, if it has one, no larger than this."""
+    own = inspect.signature(function).parameters.get("chunk")
+    return options if own is None else {**options, "chunk": min(own.default or chunk, chunk)}
 
 
 @dataclass(frozen=True)
