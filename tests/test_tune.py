@@ -1,72 +1,22 @@
-"""tune: what it gives back, what it was fitted to, what it keeps, and what it refuses."""
+"""tune: what it gives back, what it was fitted to, and what it keeps."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from fitters import END, IDEAL, RING, TASK, VP, walk
 
 import sde_diffusion as sd
-from sde_diffusion.tuning import report, teach, tune
+from sde_diffusion.tuning import FAMILIES, LOSSES, METHODS, STRATEGIES, report, teach, tune
 from sde_diffusion.tuning.family import Family
-from sde_diffusion.tuning.fit import Fit, Progress
+from sde_diffusion.tuning.fit import Fit
 from sde_diffusion.tuning.loss import Loss, endpoint
 from sde_diffusion.tuning.measure import measure
 from sde_diffusion.tuning.reference import path_times
 from sde_diffusion.tuning.tune import split
 
 pytestmark = pytest.mark.filterwarnings("ignore:the default of sample")
-VP = sd.VPLinear()
-RING = sd.problems.ring()
-IDEAL = RING.denoiser(VP)
-END = VP.t_clean
-TASK = {"shape": (2,), "nfe": 4, "t_end": END, "free": "scalars"}
-
-PLAN = sd.SOLVERS["ddim"](VP, [1.0, 0.5, 0.2, END])
-PAIRS = teach(IDEAL, 12, shape=(2,), t_end=END)
-OTHER = teach(RING.denoiser(sd.VPCosine()), 12, shape=(2,), t_end=END)
-
-
-def walk(
-    family,
-    denoiser,
-    loss,
-    train,
-    validation,
-    *,
-    numbers=None,
-    state=None,
-    watch=None,
-    max_iterations=6,
-    fail=None,
-):
-    """Coordinate descent, the simplest way to fit."""
-    here = family.start.clone() if state is None else state["numbers"]
-    done, step = (0, 0.3) if state is None else (state["done"], state["step"])
-    best = here if state is None else state["best"]
-    for i in range(done, max_iterations):
-        if i == fail:
-            raise FloatingPointError("no number")
-        before = here
-        for k in range(len(here)):
-            for move in (step, -step):
-                tried = here.clone()
-                tried[k] += move
-                if _loss(tried, family, denoiser, loss, train) < _loss(
-                    here, family, denoiser, loss, train
-                ):
-                    here = tried
-        step = step / 2 if here is before else step
-        best = min((best, here), key=lambda v: _loss(v, family, denoiser, loss, validation))
-        values = [_loss(here, family, denoiser, loss, part) for part in (train, validation)]
-        known = {"numbers": here, "done": i + 1, "step": step, "best": best}
-        if watch is not None:
-            watch(Progress(i + 1, here, *values, known))
-    values = [_loss(best, family, denoiser, loss, part) for part in (train, validation)]
-    return Fit(best, *values, max_iterations, 0.1, "iterations")
-
-
-def _loss(numbers, family, denoiser, loss, pairs):
-    return measure(family.plan(numbers), denoiser, loss, pairs).loss
 
 
 def still(family, denoiser, loss, train, validation, *, numbers=None, state=None, watch=None):
@@ -163,6 +113,40 @@ def test_a_better_default_is_said():
     with pytest.warns(UserWarning, match="the default of sample, angular"):
         plan = tune("ddim", IDEAL, 40, **TASK, method=walk, max_iterations=1)
     assert plan.origin["chosen"] == "tuned"
+
+
+WAYS = {
+    "stochasticity": {"base": "ddim eta=0.5", "loss": "sliced"},
+    "alternate": {"max_iterations": 2},
+    "bound": {},
+    "gits": {},
+    "oss": {},
+}
+
+
+@pytest.mark.parametrize("free", sorted({*FAMILIES, *STRATEGIES}))
+@pytest.mark.filterwarnings("ignore:the fit ended")
+def test_whatever_is_free_the_plan_is_no_worse_and_runs(free, tmp_path):
+    """Every way of the package, through the same door, and from a file in float32."""
+    task = {"base": "angular", **TASK, "nfe": 3, "validation": 12}
+    task |= {"free": free, **WAYS.get(free, {"max_iterations": 2})}
+    plan = tune(denoiser=IDEAL, starts=48, tolerance=1e-4, **task)
+    results = plan.origin["results"]
+    assert results[plan.origin["chosen"]]["validation"]["loss"] <= min(
+        results[key]["validation"]["loss"] for key in ("base", "tuned")
+    )
+    assert plan.nfe <= 3
+    plan.save(tmp_path / "plan.json")
+    assert torch.isfinite(sd.sample(IDEAL, (8, 2), solver=tmp_path / "plan.json", seed=0)).all()
+    assert "validation (12)" in report(plan)
+
+
+def test_the_page_names_all_there_is():
+    page = (Path(sd.__file__).parents[1] / "docs" / "few_steps.md").read_text()
+    for name in {*FAMILIES, *STRATEGIES, *LOSSES}:
+        assert f'"{name}"' in page
+    for name in METHODS:
+        assert f"`{name}`" in page
 
 
 @pytest.mark.parametrize(
@@ -292,7 +276,12 @@ def test_a_stopped_fit_goes_on(tmp_path, way):
 def test_what_is_lost_without_a_folder_is_said():
     with pytest.raises(KeyboardInterrupt) as stop:
         tune(
-            "ddim", Stopping(100), PAIRS.starts, PAIRS.ends, **{**TASK, "shape": None}, method=walk
+            "ddim",
+            Stopping(100),
+            torch.ones(12, 2),
+            torch.ones(12, 2),
+            **{**TASK, "shape": None},
+            method=walk,
         )
     assert "give tune a folder=" in "".join(stop.value.__notes__)
 
@@ -323,55 +312,3 @@ def test_the_path_of_a_teacher_stays_where_a_network_is_asked():
         assert times == sorted(times, reverse=True)
         assert min(times[:-1]) >= END
         assert teach(IDEAL, 2, shape=(2,), times=times).states.shape == (len(times), 2, 2)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"nfe": None}, "Give nfe"),
-        ({"nfe": 0}, "at least 1"),
-        ({"nfe": 1, "base": "heun variable=t"}, "fewest steps"),
-        ({"base": PLAN}, "asks 3 times"),
-        ({"base": PLAN, "nfe": None, "times": "karras"}, "has its own"),
-        ({"base": PLAN, "nfe": None, "t_end": 0.1}, "has its own"),
-        ({"base": 3}, "give a solver's name"),
-        ({"base": "dimm"}, "did you mean 'ddim'"),
-        ({"base": "ddim etta=1"}, "did you mean 'eta'"),
-        ({"base": sd.SOLVERS["ddim"](sd.VPCosine(), [0.9, 0.1]), "nfe": None}, "was made for"),
-        ({"times": "karass"}, "did you mean 'karras'"),
-        ({"times": "leading", "t_end": 0.1}, "takes no t_end"),
-        ({"times": [1.0, 0.5, END], "t_end": None}, "leave out one of them"),
-        ({"times": [1.0, 0.5, END]}, "has its own ends"),
-        ({"free": "scalar"}, "did you mean 'scalars'"),
-        ({"loss": "endpiont"}, "did you mean 'endpoint'"),
-        ({"method": "least_square"}, "unknown method"),
-        ({"max_iteration": 3}, "did you mean 'max_iterations'"),
-        ({"toleranse": 3}, "did you mean 'tolerance'"),
-        ({"validation": 12}, "at least one start on either side"),
-        ({"starts": 4, "validation": 2}, "2 train starts for 3 free numbers"),
-        ({"starts": None}, "no starts"),
-        ({"shape": None}, "Give shape"),
-        ({"reference": "dop83"}, "did you mean 'dop853'"),
-        ({"reference": 3}, "a teacher's name"),
-        ({"reference": torch.zeros(3, 2)}, "give the end of each start"),
-        ({"reference": torch.full((12, 2), torch.nan)}, "the end of start 0"),
-        ({"reference": PAIRS, "t_end": 0.1}, "same ends"),
-        ({"reference": PLAN, "t_end": 0.1}, "same ends"),
-        ({"reference": OTHER}, "made for VPCosine"),
-        ({"reference": PAIRS, "starts": 11}, "the reference has 12"),
-        ({"reference": PAIRS, "starts": torch.zeros(12, 2)}, "these are others"),
-        ({"base": "ddpm"}, "loss='sliced'"),
-        ({"denoiser": lambda x, t: x}, "say how to read the network"),
-    ],
-)
-def test_bad_requests_are_refused_with_a_cure(options, words):
-    task = {"base": "ddim", "denoiser": IDEAL, "starts": 12, "method": walk, **TASK, **options}
-    with pytest.raises((ValueError, TypeError), match=words):
-        tune(**task)
-
-
-def test_a_base_that_is_not_finite_is_refused():
-    denoiser = sd.FunctionDenoiser(lambda x, t: x * (torch.nan if t < 0.1 else 0.1), VP)
-    ends = torch.ones(12, 2)
-    with pytest.raises(FloatingPointError, match="begin with another base"):
-        tune("ddim", denoiser, torch.ones(12, 2), ends, **{**TASK, "t_end": 0.01}, method=walk)

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..certificates import invariants
 from ..comparison.compare import describe
 from ..denoise import Denoiser
 from ..names import look_up, unknown
@@ -194,6 +195,8 @@ def tune(
     record = _record(chosen, target, way, fit, pairs, train, held)
     record |= {"options": {key: str(value) for key, value in options.items()}, "seed": seed}
     record |= {"label": label, "schedule": repr(schedule), "chosen": best}
+    kept = invariants(chosen, schedule)
+    record |= {"off": kept.worst, "amplification": kept.amplification}
     record["results"] = {
         key: {"name": plans[key].name, "train": on[0].plain(), "validation": on[1].plain()}
         for key, on in found.items()
