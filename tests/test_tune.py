@@ -190,6 +190,31 @@ def test_references_of_every_kind_are_one(tuned):
         torch.testing.assert_close(plan.matrix(), tuned.matrix(), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("own", "states"),
+    [
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_states_are_as_fine_as_the_network_and_float32_at_least(own, states):
+    seen = set()
+
+    def network(x, t):
+        assert x.dtype == own
+        return 0.5 * x
+
+    def first(states, times, pairs):
+        seen.add(states.dtype)
+        return (states[-1] - pairs.ends)[:, :1]
+
+    denoiser = sd.NetworkDenoiser(network, VP, prediction="noise", dtype=own)
+    task = {**TASK, "reference": "dopri5", "tolerance": 1e-2, "method": walk, "max_iterations": 1}
+    tune("ddim", denoiser, 8, **task, loss=Loss("first", first))
+    assert seen == {states}
+
+
 def test_a_loss_and_a_family_of_ones_own():
     """One number, all outputs scaled by it; the first coordinate of the end alone."""
     seen = []

@@ -89,7 +89,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     option("--label", help="of the network, for the plan's record (default: what --model says)")
     option("--device", help="of the states (default: the network's)")
-    option("--dtype", choices=DTYPES, default="float64", help="of the states (default float64)")
+    option("--dtype", choices=DTYPES, help="of the states (default: the network's)")
     parser.set_defaults(run=run)
 
 
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
             chunk=options.chunk,
             label=options.label or options.model,
             folder=folder,
-            dtype=DTYPES[options.dtype],
+            dtype=DTYPES.get(options.dtype),
             device=options.device,
             progress=True,
             **_method_options(options),

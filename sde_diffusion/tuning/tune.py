@@ -85,7 +85,7 @@ def tune(
     chunk: int = 256,
     label: str | None = None,
     folder: str | Path | None = None,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     progress: bool = False,
     **options: Any,
@@ -120,7 +120,8 @@ def tune(
         chunk: samples that the teacher, the fit and the measurements take at once, at most.
         label: of the network, for the record and the folder; default: its class.
         folder: where teacher's paths and the state of the fit are kept.
-        dtype, device: of starts drawn.
+        dtype, device: of starts drawn; default: the network's, but float32 at least, and float64
+            where it has none of its own.
         progress: tell on stderr how far it is.
         options: of the method (max_iterations and so on).
 
@@ -151,6 +152,9 @@ def tune(
             "error: give loss='sliced', or options that make the solver deterministic"
         )
     way = _way(free, method, beginning, options, chunk)
+    if dtype is None:
+        own = getattr(denoiser, "dtype", None) or torch.float64
+        dtype = torch.promote_types(own, torch.float32)
     teaching: dict[str, Any] = {"shape": shape, "seed": seed, "dtype": dtype, "device": device}
     teaching |= {"tolerance": tolerance, "chunk": chunk, "label": label, "folder": folder}
     with_path = bool({target.name, way.free} & WITH_PATH)
