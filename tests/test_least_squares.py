@@ -149,6 +149,16 @@ def test_going_on_after_a_break_is_as_if_there_had_been_none(solver):
     assert whole.iterations == resumed.iterations == 6
 
 
+def test_a_fit_that_had_converged_at_the_break_does_not_go_on():
+    denoiser, train = DATA.denoiser(SCHEDULE), pairs(48, 1)
+    give, seen = (table(base(1), SCHEDULE), denoiser, endpoint(), train, train), []
+    fit = least_squares(*give, watch=seen.append)
+    assert fit.stopped == "converged"
+    again = least_squares(*give, state=seen[-1].state)
+    assert again.iterations == fit.iterations
+    assert torch.equal(again.numbers, fit.numbers)
+
+
 def test_an_exception_of_the_watcher_ends_the_fit():
     def stop(progress):
         raise KeyboardInterrupt

@@ -34,6 +34,7 @@ from .pairs import Pairs
 
 _LESS, _MORE, _TRIES = 1 / 3, 4.0, 10  # how the damping moves, and steps tried in one iteration
 _LOWEST = 1e-9  # of the damping
+_IDLE = 2  # iterations that gain too little in a row
 
 
 def least_squares(
@@ -91,17 +92,12 @@ def least_squares(
     else:
         here = _State(**state)
         _checked(family, here.numbers)
-    stopped = "iterations"
-    while here.iteration < max_iterations:
-        if not math.isfinite(here.train):
-            stopped = "not finite"
-            break
+    while math.isfinite(here.train) and here.iteration < max_iterations and here.idle < _IDLE:
         _advance(here, fitted, tested, tolerance)
         if watch is not None:
             watch(here.progress())
-        if here.idle >= 2:
-            stopped = "converged"
-            break
+    stopped = "converged" if here.idle >= _IDLE else "iterations"
+    stopped = stopped if math.isfinite(here.train) else "not finite"
     spent = time.monotonic() - began
     return Fit(here.best, here.best_train, here.best_validation, here.iteration, spent, stopped)
 
