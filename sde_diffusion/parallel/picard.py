@@ -127,7 +127,6 @@ class Sweeps:
             if j == front[b]:
                 raise task.not_finite(j)
             self.seen[j - 1 :, b] = False  # a guess led astray: as if never asked from there on
-            settled[j - 1 - first :, b] = False
         done = active & (front == n)
         if last == n:
             done |= active & (past | (change <= task.tolerance)).all(0)
