@@ -28,7 +28,7 @@ from .loss import SCALE, Loss, endpoint, trajectory
 from .residual import residual
 from .restarts import restarts
 from .scalars import scalars
-from .stochasticity import stochasticity
+from .stochasticity import churn, stochasticity
 from .table import table
 
 
@@ -76,11 +76,22 @@ def _knots(base: Base, free: str, asked: bool) -> Family:
     return knots(make, base.schedule, base.times, asked=asked, **options)
 
 
+def _churn(base: Base) -> Family:
+    name = getattr(base.need_solver("churn"), "__name__", "")
+    others = sorted(set(base.options) - {"s_churn"})
+    if others:
+        raise ValueError(f"free = 'churn' sets the noise of every step itself: leave out {others}")
+    gamma = base.options.get("s_churn", 0.0) / (len(base.times) - 1)
+    step = name.removeprefix("edm_")
+    return churn(base.schedule, base.times, step, start=gamma if gamma > 0 else 0.1)
+
+
 FAMILIES: dict[str, Callable[[Base], Family]] = {
     "knots": lambda base: _knots(base, "knots", asked=False),
     "knots and calls": lambda base: _knots(base, "knots and calls", asked=True),
     "table": lambda base: table(base.plan, base.schedule),
     "coefficients": lambda base: table(base.plan, base.schedule, times=False),
+    "churn": _churn,
     "scalars": lambda base: scalars(base.plan, base.schedule),
     "residual": lambda base: residual(_knots(base, "residual", asked=True), base.schedule),
     "stochasticity": lambda base: stochasticity(
