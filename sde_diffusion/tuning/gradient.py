@@ -1,4 +1,4 @@
-r"""Fitting any family of plans by reverse mode: Adam, with memory that does not grow with the NFE.
+r"""Fitting any family of plans by reverse mode: Adam, in the memory of one network call.
 
 The loss of a batch is a function of the plan's coefficients and times, and these of the free
 numbers u; one backward pass gives dL/du. Of a network call only its input is kept, and the call
