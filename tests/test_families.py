@@ -7,6 +7,7 @@ from families import away, check_gradient
 import sde_diffusion as sd
 from sde_diffusion.certificates import invariants
 from sde_diffusion.certificates.certificate import float32_floor
+from sde_diffusion.tuning.begin import begin
 from sde_diffusion.tuning.choices import FAMILIES, Base
 
 STOCHASTIC = {
@@ -34,6 +35,14 @@ def test_the_start_is_the_base(begun):
     base, family = begun
     assert family.plan().equals(base.plan)
     assert len(family.names) == len(family.start) == len(set(family.names))
+
+
+@pytest.mark.parametrize("name", ["ddim", "sa_solver", "edm_heun"])
+def test_noise_is_tuned_from_a_name(name):
+    """A base by its name brings all options, 0 for no noise: the family begins with some."""
+    base = begin(name, sd.EDM(), 5)
+    family = FAMILIES["churn" if name == "edm_heun" else "stochasticity"](base)
+    assert family.plan().stochastic
 
 
 def test_churn_refuses_what_it_would_overrule(schedule):

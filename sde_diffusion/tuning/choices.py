@@ -78,7 +78,8 @@ def _knots(base: Base, free: str, asked: bool) -> Family:
 
 def _churn(base: Base) -> Family:
     name = getattr(base.need_solver("churn"), "__name__", "")
-    others = sorted(set(base.options) - {"s_churn"})
+    neutral = {"s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0}
+    others = [key for key, value in neutral.items() if base.options.get(key, value) != value]
     if others:
         raise ValueError(f"free = 'churn' sets the noise of every step itself: leave out {others}")
     gamma = base.options.get("s_churn", 0.0) / (len(base.times) - 1)

@@ -61,7 +61,7 @@ def stochasticity(
         schedule: alpha_t, sigma_t.
         times: the grid, noisy to clean.
         start: eta or tau of every step to begin with: above 0, and below 1 for eta.
-        options: of the solver; eta or tau among them stands in the place of start.
+        options: of the solver; eta or tau among them, unless 0, is where to begin.
 
     Raises:
         ValueError: another solver; a start out of its range.
@@ -69,7 +69,7 @@ def stochasticity(
     name = solver if isinstance(solver, str) else getattr(solver, "__name__", repr(solver))
     option = look_up("solver with its own stochasticity each step", name, OPTIONS)
     make = SOLVERS[name]
-    start = options.pop(option, start)
+    start = options.pop(option, 0) or start
     grid = [number_of(t) for t in check_grid(schedule, times)]
     if not 0 < start < (1 if option == "eta" else math.inf):
         raise ValueError(f"start = {start}: {option} to begin with must be above 0, eta below 1")
