@@ -32,6 +32,7 @@ class Spy(sd.Denoiser):
 
     def __call__(self, x, t):
         assert t.shape == (len(x),)
+        assert not torch.is_grad_enabled()
         self.sizes.append(len(x))
         self.threads.add(threading.get_ident())
         return self.inner(x, t)
