@@ -132,7 +132,9 @@ def _cells(output: Path, model: str, range_: str) -> dict[int, dict[str, Any]]:
 
 def table_of(title: str, cells: dict[int, dict[str, Any]]) -> str:
     """A markdown table of one model and range."""
-    head = "| NFE | untuned | tuned | of the untuned | float32 | other seed | numbers | seconds |"
+    head = (
+        "| NFE | untuned | tuned | of the untuned | float32 | other seed | numbers | CPU seconds |"
+    )
     rule = "|---|---|---|---|---|---|---|---|"
     return "\n".join(
         [f"\n{title} (RMS/median)\n", head, rule, *(row(n, c) for n, c in cells.items())]
@@ -152,7 +154,7 @@ def row(nfe: int, cell: dict[str, Any]) -> str:
         "/".join(shares),
         *(pair(cell[key]) for key in ("float32", "other seed")),
         str(cell["numbers"]),
-        f"{cell['seconds']:.0f}",
+        f"{cell['processor seconds']:.0f}",
     ]
     return "| " + " | ".join(texts) + " |"
 
