@@ -53,6 +53,9 @@ def test_what_is_free_is_named():
     assert held.names == ("a1", "b1,0", "l1", "a2", "b2,0", "b2,1")
     assert held.plan(held.start + 0.1).asked_at[0] == 80.0
     assert table(ddim, schedule).names[:2] == ("a0", "l0")
+    plan = table(ddim, schedule).plan()
+    assert plan.name == f"table({ddim.name})"
+    assert table(plan, schedule).plan().name == plan.name
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)

@@ -67,7 +67,8 @@ class _Layout:
     """Which number stands where: a and l of each call, b below the diagonal."""
 
     def __init__(self, plan: Plan, schedule: Schedule, times: bool, first_call: bool) -> None:
-        self.schedule, self.name = schedule, plan.name
+        self.schedule = schedule
+        self.name = plan.name if plan.name.startswith("table(") else f"table({plan.name})"
         self.asked = list(plan.asked_at)
         self.t_start, self.t_end = (number_of(plan.rows[i].t) for i in (0, -1))
         self.stays = plan.rows[0].asks and not first_call
@@ -109,7 +110,7 @@ class _Layout:
             d = {j: at[f"b{i},{j}"] * radius for j in range(i)}
             kind = "denoise" if i < len(self.asked) else "end"
             rows.append(Row(kind, t, {0: at[f"a{i}"] * radius / start}, d))
-        return made_for(Plan(tuple(rows)), self.schedule, f"table({self.name})")
+        return made_for(Plan(tuple(rows)), self.schedule, self.name)
 
 
 def _radius(schedule: Schedule, t: Scalar) -> Scalar:
