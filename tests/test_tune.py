@@ -121,6 +121,7 @@ WAYS = {
     "bound": {},
     "gits": {},
     "oss": {},
+    "churn": {"base": "edm_euler", "loss": "sliced", "max_iterations": 2},
 }
 
 
