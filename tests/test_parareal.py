@@ -178,3 +178,13 @@ def test_bad_blocks_are_refused():
 def test_a_run_that_leaves_the_finite_numbers_says_so():
     with pytest.raises(FloatingPointError, match="not finite"):
         parareal(ddim(6), starts(), lambda x, t: x / (x - x))
+
+
+def test_a_sample_whose_end_rests_while_its_way_still_moves_is_not_done():
+    """Data of single points: an end stays at one of them until its way leads to another."""
+    points = torch.randn(60, 16, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+    denoiser = sd.problems.DataSet(points).denoiser(VP)
+    x = torch.randn(16, 16, generator=torch.Generator().manual_seed(2), dtype=DOUBLE)
+    plan = sd.SOLVERS["ddim"](VP, sd.times.uniform(VP, 100), eta=1.0)
+    found = parareal(plan, x, denoiser, noise=1, tolerance=1e-3)
+    torch.testing.assert_close(found.x, sd.run(plan, denoiser, x, noise=1), rtol=1e-3, atol=1e-3)

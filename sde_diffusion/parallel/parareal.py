@@ -48,8 +48,8 @@ ITERATIONS = 3  # for which the default number of blocks takes the fewest rounds
 def parareal(task: Task, blocks: int | None = None) -> Tensor:
     """Parareal iterations on blocks of rows, each iteration starting as soon as it can.
 
-    A sample is done when its last state moves by less than the tolerance from one iteration to
-    the next.
+    A sample is done when no state at a cut, and not its last, moves by more than the tolerance
+    from one iteration to the next.
 
     Args:
         task: what to sample.
@@ -195,6 +195,8 @@ class _Pipeline:
         noise: the draws, each made once, when the coarse sweep comes to it.
         samples: which samples are not done.
         end: the plan's end by the last iteration, of those samples.
+        starts: by block, the state that it started from in the last iteration to come to it.
+        moved: by iteration, the largest relative change of these states so far, (samples,).
         exact: network calls that need not be made again.
     """
 
@@ -210,6 +212,8 @@ class _Pipeline:
         self.samples = torch.arange(len(task.x), device=task.x.device)
         self.result = torch.empty_like(task.x)
         self.end: Tensor | None = None
+        self.starts: dict[int, Tensor] = {}
+        self.moved: dict[int, Tensor] = {}
         self.exact = 0
 
     def solve(self) -> Tensor:
@@ -226,8 +230,14 @@ class _Pipeline:
 
     def _start(self, b: int, k: int, state: State) -> None:
         """Begin block b of iteration k; past the last block, that iteration has come to its end."""
+        x = state["x", self.blocks[b].first if b < len(self.blocks) else len(self.rows) - 1]
+        if b in self.starts:
+            change = norm(x - self.starts[b]) / norm(x)  # nan if not finite
+            before = self.moved.get(k)
+            self.moved[k] = change if before is None else torch.maximum(before, change)
+        self.starts[b] = x
         if b == len(self.blocks):
-            self._judge(k, state["x", len(self.rows) - 1])
+            self._judge(k, x)
             return
         run = self.runs[b, k] = _Run(self.blocks[b], state)
         if not self.rows[run.row].asks:
@@ -290,12 +300,12 @@ class _Pipeline:
 
     def _judge(self, k: int, end: Tensor) -> None:
         """Iteration k has come to its end: samples that moved no more since the last are done."""
-        exact, last, self.end = k == len(self.blocks), self.end, end
+        exact, first, self.end = k == len(self.blocks), self.end is None, end
         if exact and not torch.isfinite(end).all():
             raise self.task.not_finite(self.task.plan.nfe)
-        if last is None:
+        if first:
             return
-        change = norm(end - last) / norm(end)  # nan if not finite: not done
+        change = self.moved.pop(k)
         self.task.residuals.append(float(change.nan_to_num(math.inf, math.inf).max()))
         done = torch.ones_like(change, dtype=torch.bool) if exact else change <= self.task.tolerance
         if not done.any():
@@ -305,6 +315,8 @@ class _Pipeline:
         self._tell((self.task.plan.nfe - self.exact) * int(done.sum()))
         self.samples, self.end = self.samples[~done], end[~done]
         self.noise = _of(self.noise, ~done)
+        self.starts = {b: x[~done] for b, x in self.starts.items()}
+        self.moved = {i: change[~done] for i, change in self.moved.items()}
         for run in self.runs.values():
             run.keep(~done)
 
