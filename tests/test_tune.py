@@ -297,6 +297,10 @@ def test_a_stopped_fit_goes_on(tmp_path, way):
     assert stops
     assert "goes on from here" in last
     assert plan == whole
+    first = plan.origin["fit"]["seconds"]
+    again = tune("ddim", IDEAL, 40, **task, folder=tmp_path)
+    assert again == whole
+    assert again.origin["fit"]["seconds"] > first
 
 
 def test_what_is_lost_without_a_folder_is_said():

@@ -57,8 +57,8 @@ def notes(origin: Mapping[str, Any]) -> list[str]:
         + (f", tolerance {tolerance:g}" if tolerance else "")
         + f"; starts of seed {origin['seed']}.",
         calls(origin),
-        f"On data in one point its states are off by up to {number(origin['off'])} times their size; "
-        f"a row makes rounding {origin['amplification']:.3g} times as large.",
+        f"On data in one point its states are off by up to {number(origin['off'])} times their "
+        f"size; a row makes rounding {origin['amplification']:.3g} times as large.",
     ]
     if origin["chosen"] != "tuned":
         lines.append(

@@ -35,13 +35,19 @@ class Keeper:
         self.state: dict[str, Any] | None = None
         self.best: Tensor | None = None
         self.best_loss = math.inf
-        self._saved = time.monotonic()
+        self._began = self._saved = time.monotonic()
+        self._before = 0.0
         found = None if file is None else kept(file)
         if file is not None and found is not None:
             check_same(answers, found["answers"], file, label)
             self.numbers, self.state = found["numbers"], found["state"]
-            self.best = found["best"]
+            self.best, self._before = found["best"], found["seconds"]
             self.best_loss = math.inf if self.best is None else found["best_loss"]
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the fit, before it was stopped too."""
+        return self._before + time.monotonic() - self._began
 
     def __call__(self, progress: Progress) -> None:
         self.numbers, self.state = progress.numbers, dict(progress.state)
@@ -59,6 +65,11 @@ class Keeper:
         """Write where the fit stands."""
         if self.file is not None and self.numbers is not None:
             best_loss = self.best_loss if math.isfinite(self.best_loss) else None
-            state = {"numbers": self.numbers, "state": self.state, "answers": self.answers}
-            keep(self.file, {**state, "best": self.best, "best_loss": best_loss})
+            state: dict[str, Any] = {
+                "numbers": self.numbers,
+                "state": self.state,
+                "answers": self.answers,
+            }
+            state |= {"best": self.best, "best_loss": best_loss, "seconds": self.seconds}
+            keep(self.file, state)
         self._saved = time.monotonic()

@@ -395,7 +395,7 @@ def _fitted(
         finally:
             keeper.save()
     name = f"tuned {way.free}, NFE {plan.nfe}, from {base.plan.name}"
-    return made_for(plan.detached(), base.schedule, name), fit
+    return made_for(plan.detached(), base.schedule, name), replace(fit, seconds=keeper.seconds)
 
 
 def _print(pairs: Pairs) -> str:
