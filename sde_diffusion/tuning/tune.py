@@ -341,8 +341,10 @@ def _in_chunks(
     function: Callable[..., Any], chunk: int, options: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """The options of a way of fitting; its own chunk, if it has one, no larger than this."""
-    own = inspect.signature(function).parameters.get("chunk")
-    return options if own is None else {**options, "chunk": min(own.default or chunk, chunk)}
+    if "chunk" not in inspect.signature(function).parameters:
+        return options
+    own = (getattr(function, "__kwdefaults__", None) or {}).get("chunk") or chunk
+    return {**options, "chunk": min(own, chunk)}
 
 
 @dataclass(frozen=True)
