@@ -71,15 +71,27 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     return 2 * float(torch.cdist(a, b).mean()) - within
 
 
+Moments = tuple[Tensor, Tensor]
+
+
+def moments(x: Tensor) -> Moments:
+    """Mean, (d,), and covariance, (d, d), of a set."""
+    a = _flat(x)
+    return a.mean(0), torch.cov(a.T).reshape(a.shape[1], -1)
+
+
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Squared Frechet distance of the Gaussians with the moments of two sets of features."""
-    a, b = _flat(x), _flat(y)
-    gap = (a.mean(0) - b.mean(0)).square().sum()
-    c_a, c_b = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(b.shape[1], -1)
+    return frechet_of_moments(moments(x), moments(y))
+
+
+def frechet_of_moments(x: Moments, y: Moments) -> float:
+    """The same, of moments that are known."""
+    (m_a, c_a), (m_b, c_b) = x, y
     values, vectors = torch.linalg.eigh(c_a)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     cross = torch.linalg.eigvalsh(root @ c_b @ root).clamp(min=0).sqrt().sum()
-    return float(gap + c_a.trace() + c_b.trace() - 2 * cross)
+    return float((m_a - m_b).square().sum() + c_a.trace() + c_b.trace() - 2 * cross)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Plans fitted to closed-form models, against the best samplers that are not fitted."""
+"""Plans fitted to a model, against the best samplers that are not fitted."""
