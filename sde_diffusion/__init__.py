@@ -9,6 +9,7 @@ from .brownian import BrownianPath
 from .certificates import Certificate, certify, certify_all
 from .comparison import Comparison, compare
 from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser
+from .few_steps import default_plan
 from .form import Form
 from .inversion import invert, resume
 from .langevin import LANGEVIN, annealed_langevin, predictor_corrector
@@ -88,6 +89,7 @@ __all__ = [
     "ddpm_linear",
     "ddpm_scaled_linear",
     "ddpm_squared_cosine",
+    "default_plan",
     "diffusion_loss",
     "invert",
     "load_weights",

@@ -14,6 +14,7 @@ from torch import Tensor
 from . import transform
 from .adaptive import ADAPTIVE, FIXED_STEPS
 from .denoise import Denoiser
+from .few_steps import default_plan
 from .form import number_of
 from .langevin import LANGEVIN
 from .names import look_up, unknown
@@ -33,7 +34,7 @@ def sample(
     denoiser: Denoiser,
     shape: Sequence[int],
     *,
-    solver: str | os.PathLike[str] | Plan | Callable[..., Plan] = "angular",
+    solver: str | os.PathLike[str] | Plan | Callable[..., Plan] = "default",
     steps: int | None = None,
     times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor = "default",
     seed: int | Sequence[int] | Noise | None = None,
@@ -52,8 +53,9 @@ def sample(
         shape: (batch, *event).
         solver: a name of `SOLVERS`, `ADAPTIVE`, `LANGEVIN` or `PRESETS`, a solver of one's own
             (schedule, times, **options) -> Plan, a `Plan`, or the path of one ("plan.json"). A
-            preset brings its own grid, a plan its times and options. The default was measured
-            against those of other packages: benchmark page, "The default".
+            preset brings its own grid, a plan its times and options. The default is `default_plan`,
+            and "angular" where times or options are given; it was measured against those of other
+            packages: benchmark page, "The default".
         steps: number of steps of the grid, 20 by default; not together with given times.
         times: a name of `times.GRIDS`, a function (schedule, steps) -> times, or the times.
         seed: one seed, or one a sample (then a sample does not depend on its batch), a `Noise`, or
@@ -86,6 +88,7 @@ def sample(
     method = _method(solver)
     _check_options(method, options)
     given = not (isinstance(times, str) and times == "default")
+    usual = isinstance(solver, str) and solver == "default" and not given and not options
     if isinstance(method, Preset) and not given:
         times = method.times  # a peer's sampler comes with the peer's grid
     if isinstance(solver, Plan) and (steps is not None or given):
@@ -122,7 +125,10 @@ def sample(
                 f"{solver!r} is no plan: leave out callback, progress and analytic_first_step"
             )
         return method(denoiser, x, grid, noise=noise, **options).x
-    plan = solver if isinstance(solver, Plan) else method(schedule, grid, **options)
+    if usual:
+        plan = default_plan(schedule, len(grid) - 1)
+    else:
+        plan = solver if isinstance(solver, Plan) else method(schedule, grid, **options)
     if not isinstance(plan, Plan):
         raise TypeError(
             f"the solver returned {type(plan).__name__}, not a Plan (trace.end makes one)"
@@ -134,6 +140,7 @@ def sample(
 
 def _method(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
     if isinstance(solver, str):
+        solver = "angular" if solver == "default" else solver
         known: dict[str, Callable[..., Any]] = {**SOLVERS, **ADAPTIVE, **LANGEVIN, **PRESETS}
         return look_up("solver", solver, known)
     if isinstance(solver, Plan):

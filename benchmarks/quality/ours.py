@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sde_diffusion import SOLVERS, FlowMatching, Plan, Schedule, VPLinear, run
+from sde_diffusion.few_steps import default_plan
 from sde_diffusion.grid import time_of_rho
 from sde_diffusion.times import default
 from sde_diffusion.transform import analytic_first_step
@@ -69,7 +70,21 @@ class Rule:
         return follow(plan, case.schedule, case, dtype, int(torch.randint(2**31, ())))
 
 
-DEFAULT = Rule("angular, default grid", "angular", default)
+@dataclass(frozen=True)
+class Default:
+    """What `sample` takes when no solver and no grid is named, on the range's own schedule."""
+
+    name: str = "default"
+    peer: str = "sde_diffusion"
+
+    def run(self, case: Case, nfe: int, dtype: torch.dtype = torch.float64) -> Tensor | None:
+        """The final y."""
+        plan = default_plan(case.schedule, nfe, case.t_start)
+        return follow(plan, case.schedule, case, dtype)
+
+
+DEFAULT = Default()
+ADAMS = Rule("angular, default grid", "angular", default)  # the default but in few steps
 
 
 def follow(

@@ -1,0 +1,97 @@
+"""The default in few steps: one table for every schedule, which shifts with the data."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from enumeration import SCHEDULES
+
+import sde_diffusion as sd
+from sde_diffusion.few_steps import tables
+from sde_diffusion.grid import time_of_rho
+
+CALLS = sorted(tables())
+FLOW = sd.FlowMatching()
+
+
+def in_the_angle(schedule, calls):
+    """The rows of the plan from sigma/alpha = 79, in y = x/hypot(alpha, sigma)."""
+    plan = sd.default_plan(schedule, calls, time_of_rho(schedule, 79.0))
+    assert plan.name == f"few_steps({calls})"
+    r = [math.hypot(*map(float, schedule(t))) for t in (*plan.asked_at, schedule.t_min)]
+    table = torch.as_tensor(plan.matrix()).double().numpy().copy()[: calls + 1, : calls + 1]
+    table[:, 0] *= r[0]
+    return table / np.array(r)[:, None]
+
+
+@pytest.mark.parametrize("calls", CALLS)
+@pytest.mark.parametrize("name", ["cosine", "subvp", "edm", "flow", "shifted", "table"])
+def test_one_table_for_every_schedule(name, calls):
+    found, wanted = (in_the_angle(SCHEDULES[s], calls) for s in (name, "vp"))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("calls", CALLS)
+def test_shifted_data_gives_shifted_samples(calls):
+    """x_T + alpha_T c and D(x - alpha c) + c give the sample + c, for every c, whatever alpha_T."""
+    for t_start in (1.0, 1.0 - 1e-2):  # alpha = 0, and sigma/alpha = 99
+        plan = sd.default_plan(FLOW, calls, t_start)
+        assert plan.name == f"few_steps({calls})"
+        for row, t in zip(plan.matrix(), (*plan.asked_at, 0.0), strict=True):
+            alpha = float(FLOW.alpha(t))
+            moved = float(row[0]) * (1 - t_start) + float(sum(row[1 : calls + 1]))
+            assert moved == pytest.approx(alpha, abs=1e-12)
+
+
+@pytest.mark.parametrize("calls", CALLS)
+def test_it_is_nearer_than_adams_on_data_that_no_table_was_fitted_to(calls):
+    """Seed fixed; the tables have at most 0.75 of the median error on these three laws."""
+    schedule = sd.EDM()
+    for problem in (sd.problems.ring(), sd.problems.ring(5, 8, 1.2, 0.3), _uneven()):
+        x = problem.sample_marginal(128, *schedule(80.0), torch.Generator().manual_seed(1))
+        exact = problem.endpoint(x, schedule, 80.0, 0.0)
+        plain = sd.SOLVERS["angular"](schedule, sd.times.default(schedule, calls, 80.0))
+        errors = [
+            float((sd.run(plan, problem.denoiser(schedule), x) - exact).norm(dim=1).median())
+            for plan in (sd.default_plan(schedule, calls, 80.0), plain)
+        ]
+        assert errors[0] < 0.75 * errors[1]
+
+
+def test_elsewhere_it_is_angular_on_its_grid():
+    """Other numbers of steps, a start with signal, an end with noise."""
+    vp = sd.VPLinear()
+    for steps, ends in ((3, ()), (10, ()), (20, ()), (5, (0.5,)), (5, (1.0, 0.01))):
+        plan = sd.SOLVERS["angular"](vp, sd.times.default(vp, steps, *ends))
+        assert sd.default_plan(vp, steps, *ends).equals(plan)
+
+
+def test_sample_takes_it_only_where_nothing_else_is_asked_for():
+    denoiser = sd.problems.ring().denoiser(sd.VPLinear())
+    ask = lambda **options: sd.sample(denoiser, (4, 2), seed=0, dtype=torch.float64, **options)
+    found = ask(steps=5)
+    assert torch.equal(found, ask(solver=sd.default_plan(sd.VPLinear(), 5)))
+    adams = ask(steps=5, solver="angular")
+    assert not torch.allclose(found, adams)
+    assert torch.equal(adams, ask(times=sd.times.default(sd.VPLinear(), 5)))
+    assert torch.equal(ask(steps=5, order=2), ask(steps=5, solver="angular", order=2))
+    spared = sd.transform.analytic_first_step(sd.default_plan(sd.VPLinear(), 5), sd.VPLinear())
+    assert torch.equal(ask(steps=5, analytic_first_step=True), ask(solver=spared))
+
+
+def test_bad_steps_and_ends_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        sd.default_plan(FLOW, 0)
+    with pytest.raises(TypeError, match="integer"):
+        sd.default_plan(FLOW, 4.0)
+    with pytest.raises(ValueError, match="strictly"):
+        sd.default_plan(FLOW, 4, 0.5, 0.6)
+
+
+def _uneven():
+    """5 unequal modes of unequal widths in 6 dimensions, off centre."""
+    generator = torch.Generator().manual_seed(3)
+    means = torch.randn(5, 6, generator=generator, dtype=torch.float64) + 0.5
+    widths = 0.02 + 0.4 * torch.rand(5, 6, generator=generator, dtype=torch.float64) ** 2
+    return sd.problems.GaussianMixture([0.4, 0.25, 0.2, 0.1, 0.05], means, widths)
