@@ -8,6 +8,7 @@ import torch
 from enumeration import SCHEDULES
 
 import sde_diffusion as sd
+from benchmarks import few_steps
 from sde_diffusion.few_steps import tables
 from sde_diffusion.grid import time_of_rho
 
@@ -78,6 +79,32 @@ def test_sample_takes_it_only_where_nothing_else_is_asked_for():
     assert torch.equal(ask(steps=5, order=2), ask(steps=5, solver="angular", order=2))
     spared = sd.transform.analytic_first_step(sd.default_plan(sd.VPLinear(), 5), sd.VPLinear())
     assert torch.equal(ask(steps=5, analytic_first_step=True), ask(solver=spared))
+
+
+def test_the_fit_sees_the_plan_that_the_library_runs():
+    """The script's states of a table are those of the plan; its steps go down."""
+    problems = few_steps.family(3, problems=4)
+    usual = few_steps.adams(4)
+    table = tables()[4]
+    flat = [torch.tensor(v, dtype=torch.float64) for v in ((1.0, *table.fractions), table.kappa)]
+    b = torch.zeros(5, 4, dtype=torch.float64)
+    for i, row in enumerate(table.rows, 1):
+        b[i, 1:i] = torch.tensor(row[1:], dtype=torch.float64)
+    a = torch.tensor([row[0] for row in table.rows], dtype=torch.float64)
+    found = few_steps.Table(flat[0], a, b, flat[1]).states(problems)
+    for p, theta in enumerate(problems.theta.flatten().tolist()):
+        plan = sd.default_plan(FLOW, 4, time_of_rho(FLOW, math.tan(theta)))
+        r = math.hypot(*map(float, FLOW(plan.asked_at[0])))
+
+        def denoised(x, t, p=p):
+            alpha, sigma = map(float, FLOW(t))
+            y = (x / math.hypot(alpha, sigma)).expand(4, *x.shape)
+            angle = torch.full((4, 1, 1), math.atan2(sigma, alpha), dtype=torch.float64)
+            return problems.denoised(y, angle)[p]
+
+        torch.testing.assert_close(sd.run(plan, denoised, problems.start[p] * r), found[p])
+    before, after = (few_steps.fit(problems, usual, steps)[1] for steps in (0, 3))
+    assert after < 0.9 * before
 
 
 def test_bad_steps_and_ends_are_refused():

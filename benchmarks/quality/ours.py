@@ -84,7 +84,7 @@ class Default:
 
 
 DEFAULT = Default()
-ADAMS = Rule("angular, default grid", "angular", default)  # the default but in few steps
+ADAMS = Rule("angular, default grid", "angular", default)  # the default but at the calls of a table
 
 
 def follow(
