@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from ..comparison.entries import Entry, written
+from ..few_steps import default_plan
 from ..names import look_up
 from ..plan import Plan
 from ..schedule import Schedule
-from ..times import GRIDS, check_grid, default
+from ..times import GRIDS, check_grid
 from .choices import Base
 
 Solver = str | os.PathLike[str] | Plan | Callable[..., Plan]
@@ -66,7 +67,7 @@ def default_sampler(base: Base) -> Plan | None:
     """The default of `sample`, with as many calls and the same ends; None if there is none."""
     plan = base.plan
     try:
-        return _within(Entry("angular"), base.schedule, plan.nfe, default, *_ends(base))[0]
+        return default_plan(base.schedule, plan.nfe, *_ends(base))
     except ValueError:
         return None
 
