@@ -7,7 +7,7 @@ From 512 fixed starting points, none of them fitted on, to sigma = 0: RMS and me
 |x - x*|/|x*| against the exact end, and how many of them end elsewhere, off by more than 0.3: one
 such sample is an RMS of 0.02 to 0.04, so that the RMS of good plans is a count of very few.
 
-Writes the figures and the plans themselves into the output folder and prints, for each model and
+Writes the figures, a picture and the plans themselves into the output folder and prints, for each model and
 range of noise, the tuned plan beside the best sampler of any library that quality.json knows. The
 fits of vp begin with the plans of edm, those of edm with first guesses. What was measured before
 stays: remove a cell's two files to fit it anew.
@@ -38,6 +38,7 @@ from sde_diffusion.tuning.table import table
 from ..about import where_and_when
 from ..quality.models import PROBLEMS, SCHEDULES, TITLES, load
 from .data import sets
+from .figure import draw
 
 NFES = (4, 5, 6, 8, 10)
 LIBRARIES = ("sde_diffusion", "k-diffusion", "azula", "diffusers")
@@ -69,6 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
                     write_atomic(path, json.dumps(found, indent=1).encode())
                     print(row(nfe, found), file=sys.stderr, flush=True)
             print(table_of(f"{TITLES[model]}, {range_}", _cells(asked.output, model, range_)))
+    names = [f"{model} {range_}" for model in asked.model for range_ in asked.range]
+    tuned = {name: _cells(asked.output, *name.rsplit(" ", 1)) for name in names}
+    print(f"\npicture: {draw(best, tuned, asked.output / 'tuned.png')}")
     return 0
 
 
