@@ -7,10 +7,10 @@ From 512 fixed starting points, none of them fitted on, to sigma = 0: RMS and me
 |x - x*|/|x*| against the exact end, and how many of them end elsewhere, off by more than 0.3: one
 such sample is an RMS of 0.02 to 0.04, so that the RMS of good plans is a count of very few.
 
-Writes the figures, a picture and the plans themselves into the output folder and prints, for each model and
-range of noise, the tuned plan beside the best sampler of any library that quality.json knows. The
-fits of vp begin with the plans of edm, those of edm with first guesses. What was measured before
-stays: remove a cell's two files to fit it anew.
+Writes the figures, a picture and the plans themselves into the output folder and prints, for each
+model and range of noise, the tuned plan beside the best sampler of any library that quality.json
+knows. The fits of vp begin with the plans of edm, those of edm with first guesses. What was
+measured before stays: remove a cell's two files to fit it anew.
 """
 
 from __future__ import annotations
