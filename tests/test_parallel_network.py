@@ -211,7 +211,7 @@ def test_a_run_that_leaves_the_finite_numbers_raises(method, window):
         ({"denoiser": lambda x, t: x[:1]}, ValueError, "the network returned shape"),
         ({"plan": "ddim"}, TypeError, "needs a Plan first"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_refused(options, error, text):
     given = {"plan": PLAN, "denoiser": DENOISER, "x": starts(), "noise": 1, **options}
