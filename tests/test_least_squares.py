@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import sde_diffusion as sd
+from sde_diffusion.tuning.begin import begin
+from sde_diffusion.tuning.choices import FAMILIES
 from sde_diffusion.tuning.family import Family
 from sde_diffusion.tuning.least_squares import least_squares
-from sde_diffusion.tuning.loss import Loss, endpoint, relative_ends
+from sde_diffusion.tuning.loss import Loss, endpoint, relative_ends, trajectory
 from sde_diffusion.tuning.objective import Objective
 from sde_diffusion.tuning.pairs import Pairs
 from sde_diffusion.tuning.table import table
@@ -226,3 +228,26 @@ def test_bad_input_is_refused():
         least_squares(*give, pairs(19, 1), pairs(8, 2).part(0, 0))
     with pytest.raises(ValueError, match=r"shape \(3,\) for the 19 free numbers of table"):
         least_squares(*give, pairs(19, 1), pairs(8, 2), numbers=torch.zeros(3))
+
+
+CHOSEN = {"churn": "euler", "stochasticity": "ddim"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # that other samplers are better here
+@pytest.mark.parametrize("schedule", [sd.VPLinear(), sd.EDM()], ids=["vp", "edm"])
+@pytest.mark.parametrize("free", FAMILIES)
+def test_every_family_is_fitted_to_paths(free, schedule):
+    """The times at the two ends stay, and no time beyond them is asked of the teacher's path."""
+    solver = CHOSEN.get(free, "angular")
+    base = begin(solver, schedule, 3)
+    family, denoiser = FAMILIES[free](base), DATA.denoiser(schedule)
+    generator = torch.Generator().manual_seed(0)
+    x = DATA.sample_marginal(40, *schedule(base.times[0]), generator=generator)
+    times = sd.times.kl_optimal(schedule, 20, base.times[0], base.times[-1])
+    path = DATA.trajectory(x, schedule, times)
+    train = Pairs(x, path[-1], base.times[0], base.times[-1], times, path)
+    fit = least_squares(
+        family, denoiser, trajectory(schedule), train, train, max_iterations=2, tolerance=0
+    )
+    objective = Objective(family, denoiser, trajectory(schedule), train)
+    assert fit.train < objective.value(family.start)

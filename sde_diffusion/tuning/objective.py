@@ -86,7 +86,7 @@ class Objective:
         hessian = torch.outer(gradient, gradient)
         for part, draws in self._chunks():
             path = follow(table.plan, self.denoiser, part.starts, draws)
-            weights, states, times, share = self._seeds(path, part, signs)
+            weights, states, times, share = self._seeds(path, part, signs, table.moving(path.rows))
             rows = pull(table, self.denoiser, path, states, times).cpu()
             gradient += rows[0].sum(0)
             others = rows[1:].flatten(0, 1)
@@ -94,9 +94,13 @@ class Objective:
         return gradient / len(self.pairs), hessian / len(self.pairs)
 
     def _seeds(
-        self, path: Path, part: Pairs, signs: torch.Generator
+        self, path: Path, part: Pairs, signs: torch.Generator, free: list[int]
     ) -> tuple[Tensor, Tensor, Tensor, float]:
-        """The weights for H, seeds as dS/dx and dS/dt (first w r, then those for H), 1/probes."""
+        """The weights for H, seeds as dS/dx and dS/dt (first w r, then those for H), 1/probes.
+
+        dS/dt is found at the grid points whose times are free, from times within the plan's own:
+        a teacher's path may end there.
+        """
         with torch.inference_mode(False), torch.enable_grad():
             states = path.states.detach().clone().requires_grad_()
             times = path.times.clone().requires_grad_()
@@ -115,10 +119,12 @@ class Objective:
         ]
         moving = seeds.new_zeros(len(seeds), len(times), len(residual))
         if pulled[0][1] is not None:  # the residual looks at the times
-            for g in range(len(times)):
+            ends = float(path.times.min()), float(path.times.max())
+            for g in free:
                 slope = rate(
                     lambda t, g=g: self.loss.residual(path.states, _at(path.times, g, t), part),  # type: ignore[misc]
                     float(path.times[g]),
+                    *ends,
                     digits=torch.finfo(residual.dtype).eps,
                 )
                 moving[:, g] = (seeds * slope).sum(2)

@@ -55,6 +55,10 @@ class Table:
     entries: Mapping[Entry, int]
     rates: Tensor
 
+    def moving(self, rows: Sequence[int]) -> list[int]:
+        """Which of these rows have a time that is not constant: their places in the list."""
+        return [g for g, i in enumerate(rows) if (i, _TIME) in self.entries]
+
 
 def differentiate(family: Family, numbers: Tensor) -> Table:
     """The family's plan at some numbers, and the derivatives of its coefficients and times.
