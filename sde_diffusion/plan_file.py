@@ -1,9 +1,9 @@
 """Plans in files: one JSON object with a digest, so that a table is what it was when measured.
 
-    {"format": "sde_diffusion.plan", "version": 2, "digest": .., the table and its origin}
+    {"format": "sde_diffusion.plan", "version": 1, "digest": .., the table and its origin}
 
 The digest is of everything else in the object, as plain data: other spaces or line ends leave it
-as it is, another number does not. Version 1 had neither digest nor origin, and is read as it was.
+as it is, another number does not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from .files import write_atomic
 from .store import digest
 
-FORMAT, VERSION = "sde_diffusion.plan", 2
+FORMAT, VERSION = "sde_diffusion.plan", 1
 
 
 def write_table(path: str | os.PathLike[str], table: Mapping[str, Any]) -> None:
@@ -63,9 +63,12 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} was made by a newer version of sde_diffusion (plan version {version}; this "
             f"one reads up to {VERSION}): upgrade sde_diffusion"
         )
-    if version == 1:
-        return {"origin": {}, **table}
     written = table.pop("digest", None)
+    if written is None:
+        raise ValueError(
+            f"{path} is a damaged plan, or was altered after it was saved: it has no digest. Take "
+            "the file as it was saved"
+        )
     if written != digest(table):
         raise ValueError(
             f"{path} was altered after it was saved: its content does not have the digest "

@@ -85,6 +85,8 @@ def sample(
     schedule = denoiser.schedule
     if isinstance(solver, os.PathLike) or (isinstance(solver, str) and solver.endswith(".json")):
         solver = Plan.load(solver)
+    if isinstance(solver, Plan):
+        solver.check_schedule(schedule)
     method = _method(solver)
     _check_options(method, options)
     given = not (isinstance(times, str) and times == "default")
