@@ -117,6 +117,35 @@ def test_another_network_is_noticed(tmp_path):
     teach(Counting(1.01), 4, **settings, label="theirs")
 
 
+def test_a_chunk_is_found_again_beside_other_starts(tmp_path):
+    """Whether the network is the same does not depend on what else is asked for."""
+    starts = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    settings = {"teacher": "dop853", "chunk": 2, "folder": tmp_path, "label": "mine"}
+    first = teach(IDEAL, starts[:4], **settings)
+    second = teach(IDEAL, starts[2:], **settings)
+    assert torch.equal(second.ends[:2], first.ends[2:])
+    assert len(list(tmp_path.rglob("*.npz"))) == 3
+    with pytest.raises(ValueError, match="another network"):
+        teach(Counting(1.01), starts[2:], **settings)
+
+
+@pytest.mark.parametrize("reference", ["dop853", torch.zeros(60, 2), "pairs"])
+def test_a_condition_for_each_sample_is_refused(reference):
+    """In chunks and parts a sample has another number than in the batch."""
+    labels = torch.linspace(0.5, 1.5, 60, dtype=torch.float64)[:, None]
+    each = sd.Conditioned(
+        lambda i: sd.FunctionDenoiser(lambda x, t: labels[i] * IDEAL(x, t), VP), VP
+    )
+    with pytest.raises(ValueError, match="for one condition: give a denoiser that has it bound"):
+        teach(each, 60, shape=(2,))
+    if reference == "pairs":
+        reference, starts = teach(IDEAL, 60, shape=(2,)), None
+    else:
+        starts = 60
+    with pytest.raises(ValueError, match="for one condition: give a denoiser that has it bound"):
+        sd.tune("angular", each, starts, reference, shape=(2,), nfe=3, free="knots")
+
+
 def test_a_damaged_file_is_made_anew(tmp_path):
     settings = {"shape": (2,), "folder": tmp_path}
     first = teach(IDEAL, 4, **settings)

@@ -71,12 +71,16 @@ def kept(path: Path) -> dict[str, Any] | None:
 
 @torch.no_grad()
 def probe(denoiser: Denoiser, starts: Tensor, t_start: float, t_end: float) -> Tensor:
-    """What the denoiser answers at two starting points and the same, scaled, at two later times."""
+    """What the denoiser answers at (alpha_t + sigma_t) z, the same two z ~ N(0, I) at three times.
+
+    Of the starts only the shape, the dtype and the device matter.
+    """
     schedule = denoiser.schedule
     last = max(t_end, schedule.t_clean)
+    seeded = torch.Generator().manual_seed(0)
+    z = torch.randn(2, *starts.shape[1:], generator=seeded, dtype=torch.float64).to(starts)
     times = (t_start, (t_start + last) / 2, last)
-    scales = [float(sum(schedule(t))) / float(sum(schedule(t_start))) for t in times]
-    answers = [denoiser(starts[:2] * c, t) for c, t in zip(scales, times, strict=True)]
+    answers = [denoiser(z * float(sum(schedule(t))), t) for t in times]
     return torch.stack(answers).double().cpu()
 
 

@@ -14,7 +14,7 @@ from ..schedule import Schedule
 from ..times import default
 from .choices import Base
 from .pairs import Pairs
-from .teacher import starting_points, teach
+from .teacher import check_one_condition, starting_points, teach
 
 Reference = Pairs | Tensor | Plan | str | None
 PATH_STEPS = 64  # of the teacher's path, where points on it are needed
@@ -32,8 +32,10 @@ def pairs_of(
 
     Raises:
         TypeError: a reference of no known kind.
-        ValueError: no starts; a reference of another schedule, shape, or time, or not finite.
+        ValueError: a condition for each sample; no starts; a reference of another schedule,
+            shape, or time, or not finite.
     """
+    check_one_condition(denoiser)
     t_start, t_end = base.plan.times[0], base.plan.times[-1]
     if isinstance(reference, Pairs):
         check_pairs(reference, base, starts)

@@ -23,6 +23,7 @@ from ..adaptive import per_sample_ode, scipy
 from ..denoise import Denoiser
 from ..names import look_up
 from ..noise import Noise, noise_from
+from ..parallel import Conditioned
 from ..plan import Plan
 from ..problem import ExactDenoiser
 from ..progress import Progress
@@ -83,7 +84,8 @@ def teach(
     Raises:
         TypeError: `denoiser` is none.
         ValueError: starts that are no states; times, tolerances or names that cannot be; a
-            stochastic plan; a folder with the paths of another network.
+            stochastic plan; a denoiser with a condition for each sample; a folder with the paths
+            of another network.
         FloatingPointError: paths that leave the finite numbers; says from which starts.
         KeyboardInterrupt: passed on; finished chunks stay in the folder.
     """
@@ -92,6 +94,7 @@ def teach(
             f"teach needs a Denoiser, not {type(denoiser).__name__}; say how to read the network: "
             "NetworkDenoiser(network, schedule, prediction='noise')"
         )
+    check_one_condition(denoiser)
     schedule = denoiser.schedule
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise ValueError(f"chunk = {chunk!r}: samples at once, a whole number of at least 1")
@@ -139,6 +142,17 @@ def teach(
         return Pairs(starts, states[-1], grid[0], grid[-1], origin=origin)
     known = torch.tensor(grid, dtype=torch.float64)
     return Pairs(starts, states[-1], grid[0], grid[-1], known, states, origin)
+
+
+def check_one_condition(denoiser: Denoiser) -> None:
+    """Raise ValueError if a denoiser has a condition for each sample of the batch."""
+    if isinstance(denoiser, Conditioned):
+        raise ValueError(
+            "this denoiser (Conditioned) takes its conditions by a sample's place in the batch, "
+            "and starts are taken in chunks and parts, where a sample has another place. A plan is "
+            "tuned for one condition: give a denoiser that has it bound, "
+            "NetworkDenoiser(lambda x, t: unet(x, t, label), schedule)"
+        )
 
 
 def starting_points(
