@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread (two workers share the machine), reproducible hypothesis."""
+"""Shared by all tests: one thread (two processes of pytest-xdist), reproducible hypothesis."""
 
 import pytest
 import torch
