@@ -9,8 +9,11 @@ import sde_diffusion as sd
 from sde_diffusion.tuning.begin import begin
 from sde_diffusion.tuning.choices import FAMILIES
 from sde_diffusion.tuning.family import Family
+from sde_diffusion.tuning.gradient import gradient
+from sde_diffusion.tuning.laws import sliced
 from sde_diffusion.tuning.least_squares import least_squares
-from sde_diffusion.tuning.loss import Loss, endpoint, relative_ends, trajectory
+from sde_diffusion.tuning.loss import Loss, endpoint, features, relative_ends, trajectory
+from sde_diffusion.tuning.measure import measure
 from sde_diffusion.tuning.objective import Objective
 from sde_diffusion.tuning.pairs import Pairs
 from sde_diffusion.tuning.table import table
@@ -226,6 +229,8 @@ def test_bad_input_is_refused():
         least_squares(*give, pairs(18, 1), pairs(8, 2))
     with pytest.raises(ValueError, match="no pairs to validate on"):
         least_squares(*give, pairs(19, 1), pairs(8, 2).part(0, 0))
+    with pytest.raises(ValueError, match=r"max_iterations = 2.5 must be a whole number"):
+        least_squares(*give, pairs(19, 1), pairs(8, 2), max_iterations=2.5)
     with pytest.raises(ValueError, match=r"shape \(3,\) for the 19 free numbers of table"):
         least_squares(*give, pairs(19, 1), pairs(8, 2), numbers=torch.zeros(3))
 
@@ -251,3 +256,63 @@ def test_every_family_is_fitted_to_paths(free, schedule):
     )
     objective = Objective(family, denoiser, trajectory(schedule), train)
     assert fit.train < objective.value(family.start)
+
+
+MODES = pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+FITS = pytest.mark.parametrize("fitted", [least_squares, gradient])
+
+
+@MODES
+@FITS
+def test_a_fit_is_the_same_where_gradients_are_off(fitted, mode):
+    """The pairs made there too, as tensors of the inference mode."""
+    denoiser, family = DATA.denoiser(SCHEDULE), table(base(2), SCHEDULE)
+
+    def numbers():
+        seen = []
+        give = (family, denoiser, endpoint(0.1), pairs(24, 1), pairs(8, 2))
+        fitted(*give, max_iterations=2, watch=seen.append)
+        return seen[-1].numbers
+
+    expected = numbers()
+    with mode():
+        found = numbers()
+    assert found.equal(expected)
+    assert not expected.equal(family.start)
+
+
+@FITS
+@pytest.mark.parametrize("what", [endpoint(), trajectory(SCHEDULE), features(torch.sin), sliced()])
+def test_samples_that_are_single_numbers_are_fitted(fitted, what):
+    """Events of shape () and (1,) are one problem."""
+    data = sd.problems.Gaussian([0.5], [0.3])
+    family, denoiser = table(base(1), SCHEDULE), data.denoiser(SCHEDULE)
+    alone = sd.FunctionDenoiser(lambda x, t: denoiser(x[:, None], t)[:, 0], SCHEDULE)
+    x, times = pairs(16, 1, data).starts, sd.times.kl_optimal(SCHEDULE, 8)
+    path = data.trajectory(x, SCHEDULE, times)
+    wide = Pairs(x, path[-1], 1.0, 0.0, times, path)
+    thin = Pairs(x[:, 0], path[-1, :, 0], 1.0, 0.0, times, path[..., 0])
+    found = [
+        fitted(family, of, what, some, some, max_iterations=2)
+        for of, some in ((denoiser, wide), (alone, thin))
+    ]
+    torch.testing.assert_close(found[0].numbers, found[1].numbers)
+    errors = [
+        measure(family.plan(found[0].numbers), of, what, some)
+        for of, some in ((denoiser, wide), (alone, thin))
+    ]
+    assert errors[0].plain() == pytest.approx(errors[1].plain())
+
+
+@FITS
+def test_an_end_of_zero_is_named_under_a_relative_loss(fitted):
+    train, validation = pairs(24, 1), pairs(8, 2)
+    train.ends[3] = 0.0
+    family, denoiser = table(base(1), SCHEDULE), DATA.denoiser(SCHEDULE)
+    with pytest.raises(ValueError, match="end of start 3 of 24 is 0"):
+        fitted(family, denoiser, endpoint(), train, validation)
+    with pytest.raises(ValueError, match="end of start 3 of 24 is 0"):
+        measure(family.plan(), denoiser, endpoint(), train)
+    own = Loss("absolute", absolute_ends)
+    fit = fitted(family, denoiser, own, train, validation, max_iterations=1)
+    assert math.isfinite(fit.train)

@@ -38,8 +38,9 @@ from ..run import Point, record, run
 from ..scalar import Scalar
 from .family import Family
 from .fit import Fit, Progress, Watch
-from .loss import Loss
+from .loss import Loss, check_ends, flat
 from .pairs import Pairs
+from .ready import check_counts, differentiable, plain
 
 FIRST, SECOND = 0.9, 0.99  # how much of the means of g and of g^2 is kept
 PATIENCE = 20  # refusals in a row after which no rate is small enough
@@ -97,23 +98,27 @@ def gradient(
             teacher forcing with a denoiser that knows no schedule.
     """
     began = time.monotonic()
-    _check(family, train, validation, numbers, state)
+    _check(family, loss, train, validation, numbers, state)
     chunk = batch if chunk is None else chunk
     counts = {"max_iterations": max_iterations, "batch": batch, "chunk": chunk, "every": every}
     _check_rates(counts, learning_rate, radius)
     reach = radius * _noise_length(denoiser, train) if radius else 0.0
-    task = _Task(family, _Checkpointed(denoiser), loss, train, validation, chunk, seed)
+    task = _Task(
+        family, _Checkpointed(denoiser), loss, plain(train), plain(validation), chunk, seed
+    )
     descent = _Descent(task, max_iterations, learning_rate, batch, every, reach)
-    now = descent.begin(numbers) if state is None else _State(**state)
-    now = replace(now, moves=now.moves.to(train.starts))
+    with differentiable():
+        now = descent.begin(numbers) if state is None else _State(**state)
+        now = replace(now, moves=now.moves.to(train.starts))
     spent = now.seconds
     while now.iteration < max_iterations and now.refused < PATIENCE:
-        now = descent.iterate(now)
+        with differentiable():
+            now = descent.iterate(now)
         now = replace(now, seconds=spent + time.monotonic() - began)
         if watch is not None:
             watch(Progress(now.iteration, now.numbers, now.train, now.validation, dict(vars(now))))
     stopped = "not finite" if now.refused >= PATIENCE else "iterations"
-    final = task.value(now.best, train)
+    final = task.value(now.best, task.train)
     seconds = spent + time.monotonic() - began
     return Fit(now.best, final, now.best_validation, now.iteration, seconds, stopped)
 
@@ -292,7 +297,7 @@ def _direction(now: _State) -> Tensor:
 
 def _lengths(x: Tensor) -> Tensor:
     """|x| of every sample, (n, 1, .., 1)."""
-    return x.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+    return flat(x).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _take(pairs: Pairs, chosen: Tensor) -> Pairs:
@@ -316,6 +321,7 @@ def _noise_length(denoiser: object, pairs: Pairs) -> float:
 
 def _check(
     family: Family,
+    loss: Loss,
     train: Pairs,
     validation: Pairs,
     numbers: Tensor | None,
@@ -330,12 +336,11 @@ def _check(
     for name, pairs in (("train", train), ("validation", validation)):
         if not len(pairs):
             raise ValueError(f"there are no {name} pairs")
+        check_ends(loss, pairs)
 
 
 def _check_rates(counts: Mapping[str, int], learning_rate: float, radius: float) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} = {value!r} must be a whole number, at least 1")
+    check_counts(counts)
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning_rate = {learning_rate} must be positive and finite")
     if not (math.isfinite(radius) and radius >= 0):

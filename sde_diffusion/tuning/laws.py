@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .loss import Loss, Residual
+from .loss import Loss, Residual, flat
 from .pairs import Pairs
 
 
@@ -42,8 +42,8 @@ def sliced(scale: float = float("inf"), directions: int = 64, seed: int = 0) -> 
 
 def _gaps(directions: int, seed: int) -> Residual:
     def residual(states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
-        x = states[-1].flatten(1)
-        y = pairs.ends.to(x).flatten(1)
+        x = flat(states[-1])
+        y = flat(pairs.ends.to(x))
         generator = torch.Generator().manual_seed(seed)
         theta = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64)
         theta = (theta / theta.norm(dim=0)).to(x)

@@ -31,6 +31,7 @@ from .fit import Fit, Progress, Watch
 from .loss import Loss
 from .objective import Objective
 from .pairs import Pairs
+from .ready import check_counts, differentiable, plain
 
 _LESS, _MORE, _TRIES = 1 / 3, 4.0, 10  # how the damping moves, and steps tried in one iteration
 _LOWEST = 1e-9  # of the damping
@@ -76,24 +77,27 @@ def least_squares(
         start, which are then the numbers.
 
     Raises:
-        ValueError: fewer train pairs than free numbers, no validation pairs, or numbers of
-            another family.
+        ValueError: fewer train pairs than free numbers, no validation pairs, numbers of another
+            family, a count that is no whole number above 0, or an end x* = 0 under a relative loss.
     """
     began = time.monotonic()
     _check(family, train, validation)
-    fitted, tested = (
-        Objective(family, denoiser, loss, pairs, chunk, noise + k, probes)
-        for k, pairs in enumerate((train, validation))
-    )
-    if state is None:
-        begin = _checked(family, family.start if numbers is None else numbers)
-        first = fitted.value(begin), tested.value(begin)
-        here = _State(begin, *first, begin, *first)
-    else:
-        here = _State(**state)
-        _checked(family, here.numbers)
+    check_counts({"max_iterations": max_iterations, "chunk": chunk, "probes": probes})
+    with differentiable():
+        fitted, tested = (
+            Objective(family, denoiser, loss, plain(pairs), chunk, noise + k, probes)
+            for k, pairs in enumerate((train, validation))
+        )
+        if state is None:
+            begin = _checked(family, family.start if numbers is None else numbers)
+            first = fitted.value(begin), tested.value(begin)
+            here = _State(begin, *first, begin, *first)
+        else:
+            here = _State(**state)
+            _checked(family, here.numbers)
     while math.isfinite(here.train) and here.iteration < max_iterations and here.idle < _IDLE:
-        _advance(here, fitted, tested, tolerance)
+        with differentiable():
+            _advance(here, fitted, tested, tolerance)
         if watch is not None:
             watch(here.progress())
     stopped = "converged" if here.idle >= _IDLE else "iterations"
@@ -162,4 +166,4 @@ def _checked(family: Family, numbers: Tensor) -> Tensor:
             f"numbers of shape {tuple(numbers.shape)} for the {len(family.start)} free numbers of "
             f"{family.name}"
         )
-    return numbers.detach().to("cpu", torch.float64)
+    return numbers.detach().clone().to("cpu", torch.float64)

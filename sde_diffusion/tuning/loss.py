@@ -72,10 +72,28 @@ class Loss:
         return (1 + squares / self.scale**2) ** (self.tail - 1)
 
 
+def flat(x: Tensor) -> Tensor:
+    """Each sample a row, (batch, D); D = 1 for events of shape ()."""
+    return x.reshape(len(x), -1)
+
+
+def check_ends(loss: Loss, pairs: Pairs) -> None:
+    """Refuse an end x* = 0 where the loss divides by |x*|."""
+    if loss.residual is not relative_ends:
+        return
+    zero = (flat(pairs.ends) == 0).all(1)
+    if bool(zero.any()):
+        raise ValueError(
+            f"the end of start {int(zero.nonzero()[0])} of {len(pairs)} is 0, and loss = "
+            f"{loss.name!r} is relative to the ends: leave that start out, or give a Loss of your "
+            "own, such as features(lambda x: x)"
+        )
+
+
 def relative_ends(states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
     """(x - x*)/|x*| of the last state, (batch, D)."""
-    ends = pairs.ends.to(states).flatten(1)
-    return (states[-1].flatten(1) - ends) / ends.norm(dim=1, keepdim=True)
+    ends = flat(pairs.ends.to(states))
+    return (flat(states[-1]) - ends) / ends.norm(dim=1, keepdim=True)
 
 
 SCALE = 0.01
@@ -109,7 +127,8 @@ def trajectory(schedule: Schedule, scale: float = float("inf")) -> Loss:
 
     def residual(states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
         path = path_at(schedule, pairs, times[1:]).to(states)
-        error = (states[1:] - path).flatten(2) / path.flatten(2).norm(dim=2, keepdim=True)
+        gap, path = ((x.reshape(*x.shape[:2], -1)) for x in (states[1:] - path, path))
+        error = gap / path.norm(dim=2, keepdim=True)
         return error.transpose(0, 1).flatten(1) / len(path) ** 0.5
 
     return Loss("trajectory", residual, scale)
@@ -129,7 +148,7 @@ def features(
     def residual(states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
         with torch.no_grad():
             wanted = function(pairs.ends.to(states))
-        return (function(states[-1]) - wanted).flatten(1)
+        return flat(function(states[-1]) - wanted)
 
     return Loss(name, residual, scale)
 

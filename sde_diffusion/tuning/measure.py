@@ -18,7 +18,7 @@ from ..comparison.reference import relative
 from ..denoise import Denoiser
 from ..plan import Plan
 from ..run import record
-from .loss import Loss
+from .loss import Loss, check_ends, flat
 from .pairs import Pairs
 
 
@@ -40,6 +40,7 @@ def measure(
     plan: Plan, denoiser: Denoiser, loss: Loss, pairs: Pairs, chunk: int = 256, noise: int = 0
 ) -> Errors:
     """The errors of a plan on pairs, samples run in chunks."""
+    check_ends(loss, pairs)
     losses, errors = [], []
     for first in range(0, len(pairs), chunk):
         part = pairs.part(first, first + chunk)
@@ -49,7 +50,7 @@ def measure(
             return Errors()
         residual = loss.residual(path.states, path.times.to(path.states.device), part)
         losses.append(loss.penalty(residual.double().square().sum(1)).cpu())
-        errors.append(relative(path.states[-1].double(), part.ends.double()).cpu())
+        errors.append(relative(flat(path.states[-1].double()), flat(part.ends.double())).cpu())
     off = torch.cat(errors)
     found = (torch.cat(losses).mean(), off.square().mean().sqrt(), off.median())
     values = [float(v) for v in found]

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..denoise import Denoiser
 from ..noise import noise_from
 from .family import Family
-from .loss import Loss
+from .loss import Loss, check_ends
 from .pairs import Pairs
 from .sensitivity import Path, differentiate, follow, pull, rate
 
@@ -51,6 +51,7 @@ class Objective:
     probes: int = 1
 
     def __post_init__(self) -> None:
+        check_ends(self.loss, self.pairs)
         plan, like = self.family.plan(), self.pairs.starts
         draw = noise_from(self.noise).stream(like, plan.course) if plan.stochastic else None
         self._draws = [draw(torch.empty_like(like), t, s) for t, s in plan.noises] if draw else []

@@ -174,7 +174,7 @@ def pull(table: Table, denoiser: Denoiser, path: Path, seeds: Tensor, times: Ten
 
 def _dot(adjoints: Tensor, value: Tensor) -> Tensor:
     """(k, batch): inner products over the event."""
-    return (adjoints.flatten(2) * value.flatten(1)).sum(2)
+    return (adjoints * value).reshape(*adjoints.shape[:2], -1).sum(2)
 
 
 def _transposed(call: Call, x: Tensor, adjoints: Tensor) -> Tensor:
