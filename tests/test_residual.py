@@ -14,6 +14,7 @@ from sde_diffusion.tuning.gradient import gradient
 from sde_diffusion.tuning.knots import knots
 from sde_diffusion.tuning.least_squares import least_squares
 from sde_diffusion.tuning.loss import endpoint
+from sde_diffusion.tuning.objective import Objective
 from sde_diffusion.tuning.pairs import Pairs
 from sde_diffusion.tuning.residual import fixed, residual
 from sde_diffusion.tuning.table import table
@@ -114,7 +115,7 @@ def test_turns_come_less_low_than_all_numbers_at_once(task):
     rest = (denoiser, loss, train, train)
     together = least_squares(family, *rest, max_iterations=12)
     turns = in_turn(family, blocks, *rest, turns=4, max_iterations=3, tolerance=-1.0)
-    start = least_squares(family, *rest, max_iterations=0).train
+    start = Objective(family, denoiser, loss, train).value(family.start)
     assert together.train < 0.8 * turns.train < 0.8 * start
 
 
