@@ -27,7 +27,7 @@ from .solvers import SOLVERS
 from .times import GRIDS, check_grid, check_steps
 
 _DEFAULT_STEPS = 20
-_LARGEST_SIGNAL = 0.25  # alpha/sigma above which the prior N(0, sigma^2) is plainly wrong
+LARGEST_SIGNAL = 0.25  # alpha/sigma above which the prior N(0, sigma^2) is plainly wrong
 
 
 def sample(
@@ -210,7 +210,7 @@ def starting_state(
             raise ValueError(f"start has shape {tuple(start.shape)}, but shape = {shape}")
         return start if device is None else start.to(device)
     alpha_t, sigma_t = denoiser.schedule(t)
-    if alpha_t > _LARGEST_SIGNAL * sigma_t:
+    if alpha_t > LARGEST_SIGNAL * sigma_t:
         raise ValueError(
             f"the grid starts at t = {t:g}, where alpha = {alpha_t:.3g} and sigma = "
             f"{sigma_t:.3g}: pure noise is no sample there; pass start=x_t"

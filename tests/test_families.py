@@ -7,8 +7,9 @@ from families import away, check_gradient
 import sde_diffusion as sd
 from sde_diffusion.certificates import invariants
 from sde_diffusion.certificates.certificate import float32_floor
+from sde_diffusion.tuning.base import Base
 from sde_diffusion.tuning.begin import begin
-from sde_diffusion.tuning.choices import FAMILIES, Base
+from sde_diffusion.tuning.choices import FAMILIES
 
 STOCHASTIC = {
     "stochasticity": ("ddim", {"eta": 0.5}),

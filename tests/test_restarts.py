@@ -8,7 +8,7 @@ import torch
 from enumeration import SCHEDULES
 
 import sde_diffusion as sd
-from sde_diffusion.tuning.choices import Base
+from sde_diffusion.tuning.base import Base
 from sde_diffusion.tuning.loss import endpoint
 from sde_diffusion.tuning.pairs import Pairs
 from sde_diffusion.tuning.restarts import first_guesses, restarts

@@ -1,6 +1,8 @@
 """tune: what it gives back, what it was fitted to, and what it keeps."""
 
+import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,46 @@ def test_calls_that_are_spared_are_said():
     plan = tune(base, IDEAL, 40, shape=(2,), free="scalars", method=walk, max_iterations=2)
     assert (plan.nfe, plan.origin["nfe"], plan.origin["spared"]) == (3, 3, 1)
     assert "at 1 grid point it is not asked" in report(plan)
+
+
+def test_the_report_says_how_the_fit_ended_and_whose_the_starts_were(tuned):
+    assert "stopped at max_iterations" in report(tuned)
+    assert "starts of seed 3" in report(tuned)
+    pairs = teach(IDEAL, 40, shape=(2,), t_end=END)
+    for starts, reference in ((None, pairs), (40, pairs), (pairs.starts, None)):
+        plan = tune("ddim", IDEAL, starts, reference, **TASK, method=walk, max_iterations=1)
+        assert "starts given" in report(plan)
+        assert "of seed" not in report(plan)
+
+
+def test_a_churned_plan_is_said_to_start_where_its_state_is():
+    grid = [0.9, 0.5, 0.2, END]
+    task = {**TASK, "nfe": None, "t_end": None, "free": "scalars", "method": still}
+    base = sd.SOLVERS["edm_euler"](VP, grid, s_churn=0.3)
+    assert base.times[0] > 0.9
+    pairs = replace(teach(IDEAL, 12, shape=(2,), t_end=END), t_start=0.9, origin={})
+    with pytest.warns(UserWarning, match="that plan is returned"):
+        plan = tune(base, IDEAL, None, pairs, **task, loss="sliced")
+    assert plan.origin["t_start"] == 0.9
+
+
+@pytest.mark.filterwarnings("ignore:the fit ended")
+@pytest.mark.parametrize("method", ["gradient", "least_squares"])
+def test_the_seed_reaches_the_fit(method):
+    pairs = teach(IDEAL, 12, shape=(2,), t_end=END)
+    task = {**TASK, "nfe": 3, "free": "stochasticity", "loss": "sliced", "method": method}
+    seen = {}
+    for key, seed in (("one", 1), ("same", 1), ("other", 2)):
+        losses = seen[key] = []
+
+        def spy(*args, losses=losses, **kwargs):
+            fit = METHODS[method](*args, **kwargs)
+            losses.append(fit.train)
+            return fit
+
+        functools.update_wrapper(spy, METHODS[method])
+        tune("ddim", IDEAL, None, pairs, **{**task, "method": spy}, max_iterations=1, seed=seed)
+    assert seen["one"] == seen["same"] != seen["other"]
 
 
 def test_a_worse_plan_is_never_returned():

@@ -1,12 +1,16 @@
 """What tune refuses at its door, with a cure."""
 
+import math
+
 import pytest
 import torch
 from fitters import END, IDEAL, RING, TASK, VP, walk
 
 import sde_diffusion as sd
 from sde_diffusion.tuning import teach, tune
+from sde_diffusion.tuning.loss import endpoint
 
+NAN = math.nan
 PLAN = sd.SOLVERS["ddim"](VP, [1.0, 0.5, 0.2, END])
 PAIRS = teach(IDEAL, 12, shape=(2,), t_end=END)
 OTHER = teach(RING.denoiser(sd.VPCosine()), 12, shape=(2,), t_end=END)
@@ -48,12 +52,47 @@ OTHER = teach(RING.denoiser(sd.VPCosine()), 12, shape=(2,), t_end=END)
         ({"reference": PAIRS, "starts": 11}, "the reference has 12"),
         ({"reference": PAIRS, "starts": torch.zeros(12, 2)}, "these are others"),
         ({"base": "ddpm"}, "loss='sliced'"),
+        ({"base": "ddim", "free": "stochasticity"}, "loss='sliced'"),
+        ({"base": "edm_euler", "free": "churn"}, "loss='sliced'"),
+        ({"t_start": 0.5}, "give starts at that time as a tensor"),
+        ({"folder": __file__}, "is a file"),
+        ({"free": lambda base: 3}, "returns a Family"),
+        ({"free": "table", "method": None, "guesses": ["ddim"]}, "a guess is 'ddim'"),
+        ({"free": "table", "method": None, "guesses": PLAN}, "a list of plans"),
+        ({"base": "nope.json", "nfe": None}, "there is no such file"),
+        ({"loss": endpoint(), "scale": 0.1}, "leave it out"),
+        ({"method": "gradient", "nope": 1}, "Known: batch, chunk"),
         ({"denoiser": lambda x, t: x}, "say how to read the network"),
     ],
 )
 def test_bad_requests_are_refused_with_a_cure(options, words):
     task = {"base": "ddim", "denoiser": IDEAL, "starts": 12, "method": walk, **TASK, **options}
-    with pytest.raises((ValueError, TypeError), match=words):
+    with pytest.raises((ValueError, TypeError, OSError), match=words) as error:
+        tune(**task)
+    assert "watch" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        *(({"validation": v}, "leaves at least one") for v in (1.5, 1.0, 0, 0.001, NAN, 12, True)),
+        ({"starts": 4, "validation": 2}, "2 train starts for 3 free numbers"),
+        ({"free": "table", "method": None}, "9 train starts for .* free numbers"),
+        ({"free": "alternate", "method": None}, "9 train starts for .* free numbers"),
+        *(({"max_iterations": n}, "a whole number of at least 1") for n in (0, "abc", 2.5, True)),
+        ({"free": "table", "method": None, "guesses": [PLAN.detached()], "nfe": 5}, "asks 3 times"),
+        ({"base": "ddpm", "loss": "sliced", "free": "table", "method": None}, "draws noise"),
+    ],
+)
+@pytest.mark.parametrize("starts", [12, torch.ones(12, 2)], ids=["drawn", "given"])
+def test_what_is_known_beforehand_is_refused_before_the_model_is_asked(options, words, starts):
+    def network(x, t):
+        raise AssertionError("asked")
+
+    starts = options.get("starts", starts)
+    task = {"base": "ddim", "denoiser": sd.FunctionDenoiser(network, VP), "method": walk, **TASK}
+    task |= {"starts": starts, "shape": (2,), **options}
+    with pytest.raises(ValueError, match=words):
         tune(**task)
 
 

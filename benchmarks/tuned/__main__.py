@@ -29,7 +29,7 @@ from sde_diffusion import SOLVERS, Plan, run
 from sde_diffusion.denoise import Denoiser
 from sde_diffusion.files import write_atomic
 from sde_diffusion.times import default
-from sde_diffusion.tuning.choices import Base
+from sde_diffusion.tuning.base import Base
 from sde_diffusion.tuning.least_squares import least_squares
 from sde_diffusion.tuning.loss import SCALE, endpoint
 from sde_diffusion.tuning.restarts import first_guesses, restarts

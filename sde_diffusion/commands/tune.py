@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..comparison.entries import options_of
+from ..names import unknown
 from ..tuning import FAMILIES, LOSSES, METHODS, STRATEGIES, report, tune
+from ..tuning.way import own_options
 from .arguments import numbers
 from .load import load_denoiser
 
@@ -18,6 +21,7 @@ DESCRIPTION = """Fit a plan to a model: first a teacher finds where the network'
 starting points, then the numbers of a plan of few network calls are chosen so that it ends there
 too. The errors shown are on starting points kept apart for it. A run that is stopped (Ctrl-C) keeps
 what is finished in a folder beside the plan; the same command goes on from there."""
+SHARED = {"chunk": "--chunk", "seed": "--seed", "tolerance": "--teacher-tolerance"}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -99,6 +103,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--out {options.out}: there is no folder {options.out.parent}; make it")
     if options.out.is_dir() or options.out.suffix != ".json":
         raise ValueError(f"--out {options.out}: give the name of a file that ends in .json")
+    _check_device(options.device)
+    fitting = _method_options(options)
     denoiser = load_denoiser(options.model)
     folder = options.out.with_suffix(".tuning")
     with warnings.catch_warnings(record=True) as said:
@@ -125,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
             dtype=DTYPES.get(options.dtype),
             device=options.device,
             progress=True,
-            **_method_options(options),
+            **fitting,
         )
     plan.save(options.out)
     print(report(plan))
@@ -140,10 +146,28 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_device(device: str | None) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # no such device, or none that torch can use
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {device}: {reason}; as --device cpu or cuda") from error
+
+
 def _method_options(options: argparse.Namespace) -> dict[str, Any]:
-    if not options.option:
-        return {}
+    function: Callable[..., Any]
     if options.free in STRATEGIES and options.method is None:
-        return options_of(f"free={options.free}", STRATEGIES[options.free], options.option)
-    name = options.method or "least_squares"
-    return options_of(name, METHODS[name], options.option) if name in METHODS else {}
+        name, function = f"free={options.free}", STRATEGIES[options.free]
+    elif (options.method or "least_squares") in METHODS:
+        name = options.method or "least_squares"
+        function = METHODS[name]
+    else:
+        return {}  # tune says which methods there are
+    own = own_options(function) - set(SHARED)
+    for word in options.option:
+        key, equals, _ = word.partition("=")
+        if key in SHARED:
+            raise ValueError(f"--option {word}: {key} has a flag of its own, {SHARED[key]}")
+        if equals and key not in own:
+            raise ValueError(unknown(f"option of {name}", key, own))
+    return options_of(name, function, options.option)

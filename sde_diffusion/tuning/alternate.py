@@ -15,22 +15,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..denoise import Denoiser
 from ..plan import Plan
+from .base import Base
 from .family import Family
 from .fit import Fit, Progress, Watch
 from .least_squares import least_squares
 from .loss import Loss
 from .pairs import Pairs
 from .table import table
-
-if TYPE_CHECKING:
-    from .choices import Base
 
 
 def block(family: Family, indices: Sequence[int], numbers: Tensor) -> Family:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from ..names import look_up
 from ..plan import Plan
 from ..schedule import Schedule
 from ..times import GRIDS, check_grid
-from .choices import Base
+from .base import Base
 
 Solver = str | os.PathLike[str] | Plan | Callable[..., Plan]
 Times = str | Callable[..., Tensor] | Sequence[float] | Tensor
@@ -39,6 +40,8 @@ def begin(
     if nfe is not None and (isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1):
         raise ValueError(f"nfe = {nfe!r}: network calls a sample, a whole number of at least 1")
     if isinstance(base, os.PathLike) or (isinstance(base, str) and base.endswith(".json")):
+        if not Path(base).is_file():
+            raise FileNotFoundError(f"base = {os.fspath(base)!r}: there is no such file of a plan")
         base = Plan.load(base)
     if isinstance(base, Plan):
         return _of_plan(base, schedule, nfe, times, t_start, t_end)
@@ -74,7 +77,7 @@ def default_sampler(base: Base) -> Plan | None:
 
 def _ends(base: Base) -> tuple[float, float | None]:
     """t_start and t_end for a grid; None for t_min, which grids reach each in its own way."""
-    first, last = base.plan.times[0], base.plan.times[-1]
+    first, last = base.t_start, base.t_end
     return first, None if last == base.schedule.t_min else last
 
 

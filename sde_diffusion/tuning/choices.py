@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..plan import Plan
-from ..schedule import Schedule
 from .alternate import alternate
+from .base import Base
 from .family import Family
 from .fit import Fit
 from .gradient import gradient
@@ -26,39 +25,10 @@ from .laws import sliced
 from .least_squares import least_squares
 from .loss import SCALE, Loss, endpoint, trajectory
 from .residual import residual
-from .restarts import restarts
+from .restarts import free_numbers, restarts
 from .scalars import scalars
 from .stochasticity import churn, stochasticity
 from .table import table
-
-
-@dataclass(frozen=True)
-class Base:
-    """What tuning begins with: a plan, and the solver that wrote it where there is one.
-
-    Attributes:
-        plan: the plan to be bettered.
-        schedule: alpha_t, sigma_t, of the denoiser.
-        times: the grid on which the solver wrote it; without a solver, the plan's own.
-        solver: (schedule, times, **options) -> Plan; None if only the plan was given.
-        options: of the solver.
-    """
-
-    plan: Plan
-    schedule: Schedule
-    times: tuple[float, ...]
-    solver: Callable[..., Plan] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def need_solver(self, free: str) -> Callable[..., Plan]:
-        """The solver; ValueError if there is none, for what is free needs other tables of it."""
-        if self.solver is None:
-            raise ValueError(
-                f"free = {free!r} writes the plan anew for other times, and {self.plan.name} is a "
-                "finished table: give tune the solver's name and nfe in its place, or free='table'"
-            )
-        return self.solver
-
 
 Fitter = Callable[..., Fit]
 """(family, denoiser, loss, train, validation, *, numbers, state, watch, ...) -> Fit."""
@@ -107,6 +77,12 @@ STRATEGIES: dict[str, Strategy] = {
     "oss": oss,
     "table": restarts,
 }
+
+COUNTS: dict[str, Callable[[Base, Mapping[str, Any]], int]] = {
+    "alternate": lambda base, options: len(table(base.plan, base.schedule).start),
+    "table": lambda base, options: free_numbers(base, options.get("guesses", ())),
+}
+"""(base, options) -> how many numbers a strategy frees; it refuses what the strategy would."""
 
 METHODS: dict[str, Fitter] = {"gradient": gradient, "least_squares": least_squares}
 

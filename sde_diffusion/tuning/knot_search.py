@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..denoise import Denoiser
 from ..plan import Plan
+from .base import Base
 from .bound import bound_times
 from .dynamic_programming import gits_times, oss_times
 from .fit import Fit, Progress, Watch
@@ -22,9 +23,6 @@ from .knots import numbers_of
 from .loss import Loss
 from .measure import measure
 from .pairs import Pairs
-
-if TYPE_CHECKING:
-    from .choices import Base
 
 
 def gits(

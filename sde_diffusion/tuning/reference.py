@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..denoise import Denoiser
 from ..plan import Plan
+from ..sample import LARGEST_SIGNAL
 from ..schedule import Schedule
 from ..times import default
-from .choices import Base
+from .base import Base
 from .pairs import Pairs
 from .teacher import check_one_condition, starting_points, teach
 
@@ -36,12 +37,14 @@ def pairs_of(
             shape, or time, or not finite.
     """
     check_one_condition(denoiser)
-    t_start, t_end = base.plan.times[0], base.plan.times[-1]
+    t_start, t_end = base.t_start, base.t_end
     if isinstance(reference, Pairs):
         check_pairs(reference, base, starts)
         return reference
     if starts is None:
         raise ValueError("no starts: give a tensor (n, *event), or how many to draw and shape=")
+    if isinstance(starts, int):
+        _check_noise(base.schedule, t_start)
     if isinstance(reference, Tensor):
         drawn = {name: options[name] for name in ("shape", "seed", "dtype", "device")}
         x = starting_points(denoiser, starts, t=t_start, **drawn)
@@ -69,6 +72,25 @@ def pairs_of(
     return teach(denoiser, starts, teacher=reference, times=path, **options)
 
 
+def how_many(starts: Tensor | int | None, reference: Reference) -> int | None:
+    """The number of pairs to be; None where there will be none."""
+    if isinstance(reference, Pairs):
+        return len(reference)
+    if isinstance(starts, Tensor):
+        return len(starts) if starts.ndim else None
+    return starts if isinstance(starts, int) and not isinstance(starts, bool) else None
+
+
+def _check_noise(schedule: Schedule, t: float) -> None:
+    """Raise ValueError where no starts can be drawn."""
+    alpha_t, sigma_t = (float(c) for c in schedule(t))
+    if alpha_t > LARGEST_SIGNAL * sigma_t:
+        raise ValueError(
+            f"the plan starts at t = {t:g}, where alpha = {alpha_t:.3g} and sigma = {sigma_t:.3g}: "
+            "pure noise is no sample there; give starts at that time as a tensor"
+        )
+
+
 def path_times(schedule: Schedule, t_start: float, t_end: float) -> list[float]:
     """Where a path is kept: the default grid, none below t_clean but an end at sigma = 0."""
     grid = default(schedule, PATH_STEPS, t_start, t_end).tolist()
@@ -80,7 +102,7 @@ def path_times(schedule: Schedule, t_start: float, t_end: float) -> list[float]:
 
 def check_times(t_start: float, t_end: float, base: Base, what: str) -> None:
     """Raise ValueError unless a reference begins and ends where the base does."""
-    own = (base.plan.times[0], base.plan.times[-1])
+    own = (base.t_start, base.t_end)
     if not all(
         math.isclose(a, b, abs_tol=1e-9) for a, b in zip((t_start, t_end), own, strict=True)
     ):

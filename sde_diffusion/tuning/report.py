@@ -47,15 +47,16 @@ def notes(origin: Mapping[str, Any]) -> list[str]:
     """How it was made, in sentences."""
     teacher, fit = origin["teacher"], origin["fit"]
     tolerance = teacher.get("tolerance")
+    starts = f"starts of seed {origin['seed']}" if origin.get("drawn", True) else "starts given"
     lines = [
         f"Made for {origin['label']} on {origin['schedule']}, t = {origin['t_start']:g} to "
         f"{origin['t_end']:g}; sde_diffusion {origin['version']}, {origin['date']}.",
         f"Free: {origin['free']} ({fit['numbers']} numbers), loss {origin['loss']}, by "
         f"{origin['method']}: {fit['iterations']} iterations, {fit['seconds']:.0f} s, "
-        f"ended: {fit['stopped']}.",
+        f"{ended(fit['stopped'])}.",
         f"Teacher: {teacher.get('teacher', 'given ends')}"
         + (f", tolerance {tolerance:g}" if tolerance else "")
-        + f"; starts of seed {origin['seed']}.",
+        + f"; {starts}.",
         calls(origin),
         f"On data in one point its states are off by up to {number(origin['off'])} times their "
         f"size; a row makes rounding {origin['amplification']:.3g} times as large.",
@@ -66,6 +67,11 @@ def notes(origin: Mapping[str, Any]) -> list[str]:
             "plan as it was."
         )
     return lines
+
+
+def ended(stopped: str) -> str:
+    """How a fit came to its end, in words."""
+    return "stopped at max_iterations" if stopped == "iterations" else stopped
 
 
 def calls(origin: Mapping[str, Any]) -> str:

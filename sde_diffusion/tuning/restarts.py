@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -33,14 +33,12 @@ from ..plan import Plan
 from ..schedule import Schedule
 from ..solvers.angular import angular
 from ..transform import analytic_first_step
+from .base import Base
 from .fit import Fit, Progress, Watch
 from .least_squares import least_squares
 from .loss import Loss
 from .pairs import Pairs
 from .table import table
-
-if TYPE_CHECKING:
-    from .choices import Base
 
 _POWERS = (1.0, 1.5)
 _FEW = 512  # starts of the early fits
@@ -80,25 +78,42 @@ def restarts(
         (the plan, its fit).
 
     Raises:
+        TypeError: a guess that is no plan.
         ValueError: a stochastic plan; a guess with another number of calls or other ends; fewer
             train starts than free numbers.
     """
     began = time.monotonic()
-    plan, schedule = base.plan, base.schedule
-    if plan.stochastic:
-        raise ValueError(f"{plan.name} draws noise: a whole table is a deterministic sampler")
-    for guess in guesses:
-        _check(guess, plan)
-    fits = _Fits(schedule, denoiser, loss, train, validation, chunk, watch, state)
-    tried = [*guesses, *first_guesses(plan, schedule)]
-    if float(schedule.alpha(plan.asked_at[0])) > 0:
-        tried.append(plan)
-    fitted = [fits(guess, _TRIAL, early=True) for guess in tried]
+    fits = _Fits(base.schedule, denoiser, loss, train, validation, chunk, watch, state)
+    fitted = [fits(guess, _TRIAL, early=True) for guess in _tried(base, guesses)]
     found, _ = min(fitted, key=lambda pair: pair[1].validation)
     found, _ = fits(found, _LONG, early=True)
     found, fit = fits(found, max_iterations)
     spent = time.monotonic() - began
     return found, Fit(fit.numbers, fit.train, fit.validation, fits.iterations, spent, fit.stopped)
+
+
+def free_numbers(base: Base, guesses: Sequence[Plan] = ()) -> int:
+    """The most numbers that a fit frees, and so the fewest train starts.
+
+    Raises:
+        TypeError, ValueError: as `restarts`.
+    """
+    return max(len(table(plan, base.schedule).start) for plan in _tried(base, guesses))
+
+
+def _tried(base: Base, guesses: Sequence[Plan]) -> list[Plan]:
+    """All guesses: those given, the usual ones, and the plan where its first call can move."""
+    plan, schedule = base.plan, base.schedule
+    if plan.stochastic:
+        raise ValueError(f"{plan.name} draws noise: a whole table is a deterministic sampler")
+    if isinstance(guesses, str | Plan) or not isinstance(guesses, Iterable):
+        raise TypeError(f"guesses is a {type(guesses).__name__}: give a list of plans")
+    for guess in guesses:
+        _check(guess, plan)
+    tried = [*guesses, *first_guesses(plan, schedule)]
+    if float(schedule.alpha(plan.asked_at[0])) > 0:
+        tried.append(plan)
+    return tried
 
 
 def first_guesses(like: Plan, schedule: Schedule) -> list[Plan]:
@@ -120,6 +135,10 @@ def first_guesses(like: Plan, schedule: Schedule) -> list[Plan]:
 
 
 def _check(guess: Plan, plan: Plan) -> None:
+    if not isinstance(guess, Plan):
+        raise TypeError(
+            f"a guess is {guess!r}: give plans, as SOLVERS['ddim'](schedule, times) or Plan.load"
+        )
     if guess.nfe != plan.nfe:
         raise ValueError(f"the guess {guess.name} asks {guess.nfe} times, the plan {plan.nfe}")
     for i, end in ((0, "starts"), (-1, "ends")):

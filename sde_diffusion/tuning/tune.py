@@ -18,10 +18,8 @@ import hashlib
 import inspect
 import math
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,37 +29,27 @@ from torch import Tensor
 from ..certificates import invariants
 from ..comparison.compare import describe
 from ..denoise import Denoiser
-from ..names import look_up, unknown
+from ..names import look_up
 from ..plan import Plan
 from ..progress import Progress
 from ..schedule import Schedule
 from ..solvers.solver import made_for
 from ..store import digest
 from ..version import __version__
+from .base import Base
 from .begin import Solver, Times, begin, default_sampler
-from .choices import (
-    FAMILIES,
-    LOSSES,
-    METHODS,
-    PATHWISE,
-    STRATEGIES,
-    WITH_PATH,
-    Base,
-    Fitter,
-    Strategy,
-)
+from .choices import LOSSES, PATHWISE, WITH_PATH, Fitter
 from .family import Family
 from .fit import Fit
 from .kept import probe
 from .loss import Loss
 from .measure import Errors, measure
 from .pairs import Pairs
-from .reference import Reference, pairs_of
+from .record import GAIN, record_of, warn
+from .reference import Reference, how_many, pairs_of
 from .report import summary
 from .resume import Keeper
-
-_GAIN = 1 + 1e-6  # less than this is rounding, and no gain over what there was before
-_SEAM = ("numbers", "state", "watch")  # what every fit takes beside its own options
+from .way import Way, way_of
 
 
 def tune(
@@ -144,14 +132,23 @@ def tune(
         )
     schedule = denoiser.schedule
     label = describe(denoiser) if label is None else label
-    target = loss if isinstance(loss, Loss) else _loss(loss, schedule, scale)
+    target = _loss(loss, schedule, scale)
+    if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
+        raise ValueError(f"folder = {str(folder)!r} is a file: give a folder, or a new name")
     beginning = begin(base, schedule, nfe, times, t_start, t_end)
-    if beginning.plan.stochastic and target.name in PATHWISE:
-        raise ValueError(
-            f"{beginning.plan.name} draws noise, which loss = {target.name!r} would take for "
-            "error: give loss='sliced', or options that make the solver deterministic"
-        )
-    way = _way(free, method, beginning, options, chunk)
+    _check_law(beginning.plan, target)
+    also = list(inspect.signature(tune).parameters)[3:-1]
+    way = way_of(free, method, beginning, options, chunk, seed, also)
+    if way.family is not None:
+        _check_law(way.family.plan(), target)
+    count = how_many(starts, reference)
+    if count is not None:
+        trained = count - held_out(count, validation)
+        if trained < way.numbers:
+            raise ValueError(
+                f"{trained} train starts for {way.numbers} free numbers ({way.free}): "
+                "give more starts (best fifty for each number), or free less"
+            )
     if dtype is None:
         own = getattr(denoiser, "dtype", None) or torch.float64
         dtype = torch.promote_types(own, torch.float32)
@@ -162,11 +159,6 @@ def tune(
         reference, denoiser, beginning, starts, with_path, **teaching, progress=progress
     )
     train, held = split(pairs, validation)
-    if way.family is not None and len(train) < len(way.family.start):
-        raise ValueError(
-            f"{len(train)} train starts for {len(way.family.start)} free numbers ({way.free}): "
-            "give more starts (best fifty for each number), or free less"
-        )
     compared = _Compared(denoiser, target, train, held, chunk, seed)
     known, usual = {"base": beginning.plan}, default_sampler(beginning)
     if usual is not None and not usual.equals(beginning.plan):
@@ -193,11 +185,12 @@ def tune(
     tuned, fit = _fitted(way, beginning, compared, file, label, pairs, progress)
     found["tuned"] = compared(tuned)
     plans = {**known, "tuned": tuned}
-    bettered = found["tuned"][1].loss * _GAIN < found["base"][1].loss
+    bettered = found["tuned"][1].loss * GAIN < found["base"][1].loss
     best = "tuned" if bettered else "base"
     chosen = plans[best]
-    record = _record(chosen, target, way, fit, pairs, train, held)
+    record = record_of(chosen, target, way, fit, pairs, train, held)
     record |= {"options": {key: str(value) for key, value in options.items()}, "seed": seed}
+    record |= {"drawn": isinstance(starts, int) and not isinstance(reference, Pairs)}
     record |= {"label": label, "schedule": repr(schedule), "chosen": best}
     kept = invariants(chosen, schedule)
     record |= {"off": kept.worst, "amplification": kept.amplification}
@@ -206,63 +199,26 @@ def tune(
         for key, on in found.items()
     }
     record |= {"seconds": time.monotonic() - began, "about": summary(record)}
-    _warn(found, plans, fit, best)
+    warn(found, plans, fit, best)
     return replace(chosen, origin=record)
 
 
-def _loss(name: str, schedule: Schedule, scale: float | None) -> Loss:
-    make = look_up("loss", name, LOSSES)
+def _loss(loss: str | Loss, schedule: Schedule, scale: float | None) -> Loss:
+    if isinstance(loss, Loss):
+        if scale is not None:
+            raise ValueError(f"scale = {scale!r} beside a Loss, which has its own: leave it out")
+        return loss
+    make = look_up("loss", loss, LOSSES)
     return make(schedule) if scale is None else make(schedule, scale)
 
 
-def _warn(
-    found: Mapping[str, tuple[Errors, Errors]], plans: Mapping[str, Plan], fit: Fit, best: str
-) -> None:
-    """Say aloud what is less than hoped for."""
-    loss = {key: on[1].loss for key, on in found.items()}
-    if fit.stopped.startswith("not finite"):
-        kept = "the best plan until then, on the validation starts, is kept"
-        warnings.warn(f"the fit ended early ({fit.stopped}): {kept}", stacklevel=3)
-    if best == "base":
-        warnings.warn(
-            f"the fit ended ({fit.stopped}) with a loss of {loss['tuned']:.3g} on the validation "
-            f"starts, and {plans['base'].name}, to begin with, has {loss['base']:.3g}: that plan "
-            "is returned. Give more starts, another base or another `free`",
-            stacklevel=3,
+def _check_law(plan: Plan, loss: Loss) -> None:
+    """Raise ValueError for a loss that compares paths, of a plan that draws noise."""
+    if plan.stochastic and loss.name in PATHWISE:
+        raise ValueError(
+            f"{plan.name} draws noise, which loss = {loss.name!r} would take for error: give "
+            "loss='sliced', or what makes the sampler deterministic"
         )
-    if loss.get("default", math.inf) * _GAIN < loss[best]:
-        warnings.warn(
-            f"the default of sample, {plans['default'].name}, has a loss of {loss['default']:.3g} "
-            f"on the validation starts, less than {loss[best]:.3g} of the plan returned: begin "
-            "with base='angular', or free more",
-            stacklevel=3,
-        )
-
-
-def _record(
-    plan: Plan, loss: Loss, way: _Way, fit: Fit, pairs: Pairs, train: Pairs, held: Pairs
-) -> dict[str, Any]:
-    """How the plan was made, in plain values."""
-    return {
-        "nfe": plan.nfe,
-        "spared": sum(row.kind == "given" for row in plan.rows),
-        "t_start": plan.times[0],
-        "t_end": plan.times[-1],
-        "free": way.free,
-        "loss": loss.name if math.isinf(loss.scale) else f"{loss.name}({loss.scale:g})",
-        "method": way.method,
-        "fit": {
-            "numbers": len(fit.numbers),
-            "iterations": fit.iterations,
-            "seconds": fit.seconds,
-            "stopped": fit.stopped,
-        },
-        "teacher": dict(pairs.origin),
-        "starts": {"train": len(train), "validation": len(held)},
-        "shape": list(pairs.starts.shape[1:]),
-        "version": __version__,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def split(pairs: Pairs, validation: float | int) -> tuple[Pairs, Pairs]:
@@ -272,79 +228,26 @@ def split(pairs: Pairs, validation: float | int) -> tuple[Pairs, Pairs]:
         ValueError: if a part would be empty.
     """
     n = len(pairs)
+    held = held_out(n, validation)
+    return pairs.part(0, n - held), pairs.part(n - held)
+
+
+def held_out(n: int, validation: float | int) -> int:
+    """How many of n starts are for validation.
+
+    Raises:
+        ValueError: if a part would be empty.
+    """
     fine = isinstance(validation, int | float) and not isinstance(validation, bool)
-    share = fine and isinstance(validation, float) and 0 < validation < 1
-    held = round(n * validation) if share else validation
-    if not fine or held != int(held) or not 1 <= held < n:
+    share = isinstance(validation, float)
+    fine = fine and (0 < validation < 1 or not share)
+    held = round(n * validation) if fine and share else validation
+    if not fine or not 1 <= held < n:
         raise ValueError(
             f"validation = {validation!r} of {n} starts: give a share between 0 and 1, or a whole "
             "number, that leaves at least one start on either side"
         )
-    return pairs.part(0, n - int(held)), pairs.part(n - int(held))
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How to fit, as chosen: one fit of one family, or a strategy."""
-
-    free: str
-    method: str
-    run: Callable[..., tuple[Plan, Fit]]
-    family: Family | None
-
-
-def _way(
-    free: str | Callable[[Base], Family],
-    method: str | Fitter | None,
-    base: Base,
-    options: Mapping[str, Any],
-    chunk: int,
-) -> _Way:
-    strategy: Strategy
-    if isinstance(free, str) and free in STRATEGIES and method is None:
-        strategy = STRATEGIES[free]
-        _check_options(free, strategy, options)
-        options = _in_chunks(strategy, chunk, options)
-
-        def follow(*task: Any, **seam: Any) -> tuple[Plan, Fit]:
-            return strategy(base, *task, **seam, **options)
-
-        return _Way(free, getattr(strategy, "__name__", free), follow, None)
-    known: Mapping[str, Any] = {**STRATEGIES, **FAMILIES}
-    make = free if callable(free) else look_up("free", free, known)
-    if isinstance(free, str) and free not in FAMILIES:
-        raise ValueError(f"free = {free!r} is fitted in a way of its own: leave out method")
-    method = "least_squares" if method is None else method
-    fitter: Fitter = method if callable(method) else look_up("method", method, METHODS)
-    name = method if isinstance(method, str) else getattr(method, "__name__", repr(method))
-    _check_options(name, fitter, options)
-    options = _in_chunks(fitter, chunk, options)
-    family = make(base)
-
-    def once(*task: Any, **seam: Any) -> tuple[Plan, Fit]:
-        fit = fitter(family, *task, **seam, **options)
-        return family.plan(fit.numbers), fit
-
-    return _Way(free if isinstance(free, str) else family.name, name, once, family)
-
-
-def _check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(function).parameters.values()
-    own = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - set(_SEAM)
-    for option in options:
-        if option not in own:
-            tune_own = list(inspect.signature(tune).parameters)[3:-1]
-            raise TypeError(unknown(f"option of tune with {name}", option, [*own, *tune_own]))
-
-
-def _in_chunks(
-    function: Callable[..., Any], chunk: int, options: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """The options of a way of fitting; its own chunk, if it has one, no larger than this."""
-    if "chunk" not in inspect.signature(function).parameters:
-        return options
-    own = (getattr(function, "__kwdefaults__", None) or {}).get("chunk") or chunk
-    return {**options, "chunk": min(own, chunk)}
+    return int(held)
 
 
 @dataclass(frozen=True)
@@ -367,7 +270,7 @@ class _Compared:
 
 
 def _fitted(
-    way: _Way,
+    way: Way,
     base: Base,
     task: _Compared,
     file: Path | None,
@@ -395,9 +298,10 @@ def _fitted(
             )
             raise
         finally:
+            spent = keeper.seconds  # no more than is saved
             keeper.save()
     name = f"tuned {way.free}, NFE {plan.nfe}, from {base.plan.name}"
-    return made_for(plan.detached(), base.schedule, name), replace(fit, seconds=keeper.seconds)
+    return made_for(plan.detached(), base.schedule, name), replace(fit, seconds=spent)
 
 
 def _print(pairs: Pairs) -> str:

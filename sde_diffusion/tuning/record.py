@@ -1,0 +1,72 @@
+"""What `tune` keeps of a fit in the plan, and what it warns of."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ..form import number_of
+from ..plan import Plan
+from ..version import __version__
+from .fit import Fit
+from .loss import Loss
+from .measure import Errors
+from .pairs import Pairs
+from .report import ended
+from .way import Way
+
+GAIN = 1 + 1e-6  # less than this is rounding, and no gain over what there was before
+
+
+def warn(
+    found: Mapping[str, tuple[Errors, Errors]], plans: Mapping[str, Plan], fit: Fit, best: str
+) -> None:
+    """Say aloud what is less than hoped for."""
+    loss = {key: on[1].loss for key, on in found.items()}
+    if fit.stopped.startswith("not finite"):
+        kept = "the best plan until then, on the validation starts, is kept"
+        warnings.warn(f"the fit ended early ({fit.stopped}): {kept}", stacklevel=3)
+    if best == "base":
+        warnings.warn(
+            f"the fit ended ({ended(fit.stopped)}) with a loss of {loss['tuned']:.3g} on the "
+            f"validation starts, and {plans['base'].name}, to begin with, has "
+            f"{loss['base']:.3g}: that plan is returned. Give more starts, another base or "
+            "another `free`",
+            stacklevel=3,
+        )
+    if loss.get("default", math.inf) * GAIN < loss[best]:
+        warnings.warn(
+            f"the default of sample, {plans['default'].name}, has a loss of {loss['default']:.3g} "
+            f"on the validation starts, less than {loss[best]:.3g} of the plan returned: begin "
+            "with base='angular', or free more",
+            stacklevel=3,
+        )
+
+
+def record_of(
+    plan: Plan, loss: Loss, way: Way, fit: Fit, pairs: Pairs, train: Pairs, held: Pairs
+) -> dict[str, Any]:
+    """How the plan was made, in plain values."""
+    return {
+        "nfe": plan.nfe,
+        "spared": sum(row.kind == "given" for row in plan.rows),
+        "t_start": number_of(plan.rows[0].t),
+        "t_end": number_of(plan.rows[-1].t),
+        "free": way.free,
+        "loss": loss.name if math.isinf(loss.scale) else f"{loss.name}({loss.scale:g})",
+        "method": way.method,
+        "fit": {
+            "numbers": len(fit.numbers),
+            "iterations": fit.iterations,
+            "seconds": fit.seconds,
+            "stopped": fit.stopped,
+        },
+        "teacher": dict(pairs.origin),
+        "starts": {"train": len(train), "validation": len(held)},
+        "shape": list(pairs.starts.shape[1:]),
+        "version": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
