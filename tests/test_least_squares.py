@@ -316,3 +316,41 @@ def test_an_end_of_zero_is_named_under_a_relative_loss(fitted):
     own = Loss("absolute", absolute_ends)
     fit = fitted(family, denoiser, own, train, validation, max_iterations=1)
     assert math.isfinite(fit.train)
+
+
+def network(x, label):
+    """About the noise in x, at any time."""
+    return x / (1 + x.square().mean(1, keepdim=True)).sqrt()
+
+
+def blind(x, label):
+    with torch.no_grad():
+        return network(x, label)
+
+
+WEIGHT = torch.ones(2, dtype=torch.float64, requires_grad=True)
+
+
+@FITS
+@pytest.mark.parametrize("prediction", ["data", "noise", "velocity"])
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [
+        (network, False),
+        (blind, True),
+        (lambda x, label: WEIGHT * network(x.detach(), label), True),
+        (lambda x, label: torch.ones_like(x), False),
+        (lambda x, label: network(x, label) + 0.1 * torch.randn_like(x), False),
+    ],
+    ids=["plain", "no_grad", "detach", "constant", "dropout"],
+)
+def test_a_network_that_cuts_the_graph_is_refused(fitted, prediction, answer, refused):
+    denoiser = sd.NetworkDenoiser(answer, SCHEDULE, prediction)
+    base = begin("angular", SCHEDULE, 2, t_end=0.01)
+    family = FAMILIES["coefficients"](base)
+    give = (family, denoiser, endpoint(0.1), pairs(24, 1), pairs(8, 2))
+    if refused:
+        with pytest.raises(ValueError, match="as far as autograd sees"):
+            fitted(*give, max_iterations=1)
+    else:
+        assert math.isfinite(fitted(*give, max_iterations=1).train)

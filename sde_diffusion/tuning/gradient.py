@@ -40,7 +40,7 @@ from .family import Family
 from .fit import Fit, Progress, Watch
 from .loss import Loss, check_ends, flat
 from .pairs import Pairs
-from .ready import check_counts, differentiable, plain
+from .ready import check_counts, check_gradient, differentiable, plain
 
 FIRST, SECOND = 0.9, 0.99  # how much of the means of g and of g^2 is kept
 PATIENCE = 20  # refusals in a row after which no rate is small enough
@@ -95,7 +95,8 @@ def gradient(
 
     Raises:
         ValueError: an argument out of its range; no pairs; numbers or a state of another family;
-            teacher forcing with a denoiser that knows no schedule.
+            teacher forcing with a denoiser that knows no schedule; a network without a gradient in
+            its input.
     """
     began = time.monotonic()
     _check(family, loss, train, validation, numbers, state)
@@ -110,6 +111,7 @@ def gradient(
     with differentiable():
         now = descent.begin(numbers) if state is None else _State(**state)
         now = replace(now, moves=now.moves.to(train.starts))
+        check_gradient(denoiser, family.plan(), task.train.starts[: min(chunk, 2)])
     spent = now.seconds
     while now.iteration < max_iterations and now.refused < PATIENCE:
         with differentiable():

@@ -31,7 +31,7 @@ from .fit import Fit, Progress, Watch
 from .loss import Loss
 from .objective import Objective
 from .pairs import Pairs
-from .ready import check_counts, differentiable, plain
+from .ready import check_counts, check_gradient, differentiable, plain
 
 _LESS, _MORE, _TRIES = 1 / 3, 4.0, 10  # how the damping moves, and steps tried in one iteration
 _LOWEST = 1e-9  # of the damping
@@ -78,7 +78,8 @@ def least_squares(
 
     Raises:
         ValueError: fewer train pairs than free numbers, no validation pairs, numbers of another
-            family, a count that is no whole number above 0, or an end x* = 0 under a relative loss.
+            family, a count that is no whole number above 0, an end x* = 0 under a relative loss,
+            or a network without a gradient in its input.
     """
     began = time.monotonic()
     _check(family, train, validation)
@@ -95,6 +96,7 @@ def least_squares(
         else:
             here = _State(**state)
             _checked(family, here.numbers)
+        check_gradient(denoiser, family.plan(), fitted.pairs.starts[: min(chunk, 2)])
     while math.isfinite(here.train) and here.iteration < max_iterations and here.idle < _IDLE:
         with differentiable():
             _advance(here, fitted, tested, tolerance)
