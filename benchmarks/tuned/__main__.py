@@ -65,11 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
                 path = asked.output / "cells" / f"{model}-{range_}-{nfe}.json"
                 if not path.exists():
                     found = _measure(model, range_, nfe, asked.output, asked.kept)
-                    found["untuned"] = untuned(best[name], nfe)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_atomic(path, json.dumps(found, indent=1).encode())
-                    print(row(nfe, found), file=sys.stderr, flush=True)
-            print(table_of(f"{TITLES[model]}, {range_}", _cells(asked.output, model, range_)))
+                    print(f"{name}, {nfe} calls: {found['test']}", file=sys.stderr, flush=True)
+            cells = _cells(asked.output, model, range_)
+            print(table_of(f"{TITLES[model]}, {range_}", best[name], cells))
     names = [f"{model} {range_}" for model in asked.model for range_ in asked.range]
     tuned = {name: _cells(asked.output, *name.rsplit(" ", 1)) for name in names}
     print(f"\npicture: {draw(best, tuned, asked.output / 'tuned.png')}")
@@ -130,9 +130,13 @@ def _errors(plan: Plan, denoiser: Denoiser, start: Tensor, end: Tensor) -> dict[
 
 
 def untuned(cell: dict[str, Any], nfe: int) -> dict[str, float]:
-    """The least RMS and the least median of any library's sampler that is not fitted."""
+    """The least RMS and the least median of any sampler that is not fitted, the default too."""
     figures = [cell[library][str(nfe)] for library in LIBRARIES if library in cell]
-    return {metric: min(f[metric][metric] for f in figures) for metric in ("rms", "median")}
+    usual = cell["default"][str(nfe)]
+    return {
+        metric: min(usual[metric], *(f[metric][metric] for f in figures))
+        for metric in ("rms", "median")
+    }
 
 
 def _cells(output: Path, model: str, range_: str) -> dict[int, dict[str, Any]]:
@@ -140,27 +144,32 @@ def _cells(output: Path, model: str, range_: str) -> dict[int, dict[str, Any]]:
     return {nfe: json.loads(path.read_text()) for nfe, path in paths.items() if path.exists()}
 
 
-def table_of(title: str, cells: dict[int, dict[str, Any]]) -> str:
+def table_of(title: str, quality: dict[str, Any], cells: dict[int, dict[str, Any]]) -> str:
     """A markdown table of one model and range."""
     head = (
         "| NFE | untuned | tuned | of the untuned | float32 | other seed | numbers | CPU seconds |"
     )
     rule = "|---|---|---|---|---|---|---|---|"
     return "\n".join(
-        [f"\n{title} (RMS/median)\n", head, rule, *(row(n, c) for n, c in cells.items())]
+        [
+            f"\n{title} (RMS/median)\n",
+            head,
+            rule,
+            *(row(n, c, untuned(quality, n)) for n, c in cells.items()),
+        ]
     )
 
 
-def row(nfe: int, cell: dict[str, Any]) -> str:
+def row(nfe: int, cell: dict[str, Any], rival: dict[str, float]) -> str:
     """One line of it; a share in bold is within the bar."""
     pair = lambda figures: f"{figures['rms']:.3g}/{figures['median']:.2g}"
     shares = []
     for metric, bar in (("rms", SHARE.get(nfe, 1.0)), ("median", 1 / 3)):
-        share = cell["test"][metric] / cell["untuned"][metric]
+        share = cell["test"][metric] / rival[metric]
         shares.append(f"**{share:.2f}**" if share <= bar else f"{share:.2f}")
     texts = [
         str(nfe),
-        *(pair(cell[key]) for key in ("untuned", "test")),
+        *(pair(figures) for figures in (rival, cell["test"])),
         "/".join(shares),
         *(pair(cell[key]) for key in ("float32", "other seed")),
         str(cell["numbers"]),
