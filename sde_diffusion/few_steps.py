@@ -58,15 +58,24 @@ def default_plan(
         ValueError: fewer than 1 step, ends that are no grid.
     """
     start, end = ends(schedule, steps, t_start, t_end)
+    plan = fitted_plan(schedule, steps, start, end)
+    if plan is None:
+        plan = SOLVERS["angular"](schedule, default(schedule, steps, t_start, t_end))
+    return plan
+
+
+def fitted_plan(schedule: Schedule, steps: int, start: float, end: float) -> Plan | None:
+    """The fitted table of so many network calls between two times; None where there is none."""
     alpha, sigma = (float(v) for v in schedule(start))
     table = tables().get(steps)
-    if table and schedule.sigma(end) == 0 and sigma >= LEAST_NOISE * alpha:
-        first = math.atan2(sigma, alpha)
-        inner = [time_of_rho(schedule, math.tan(f * first)) for f in table.fractions]
-        if inner[-1] >= schedule.t_clean:
-            plan = _plan(schedule, [start, *inner, end], table)
-            return made_for(plan, schedule, f"few_steps({steps})")
-    return SOLVERS["angular"](schedule, default(schedule, steps, t_start, t_end))
+    if table is None or schedule.sigma(end) > 0 or sigma < LEAST_NOISE * alpha:
+        return None
+    first = math.atan2(sigma, alpha)
+    inner = [time_of_rho(schedule, math.tan(f * first)) for f in table.fractions]
+    if inner[-1] < schedule.t_clean:
+        return None
+    plan = _plan(schedule, [start, *inner, end], table)
+    return made_for(plan, schedule, f"few_steps({steps})")
 
 
 @cache

@@ -11,8 +11,9 @@ On few starts, those that change mode are noise: there the loss is the robust on
 (see `Loss`) in place of its own q and c.
 
 After successive halving: Jamieson & Talwalkar, "Non-stochastic best arm identification and
-hyperparameter optimization", 2016, arXiv:1502.07943. The guesses are the plan given and third-order
-Adams steps in the angle theta = arctan(sigma/alpha) with an analytic first step, on the grids
+hyperparameter optimization", 2016, arXiv:1502.07943. The guesses are the plan given, the table of
+the default of `sample` where it has one for so many calls, and third-order Adams steps in the angle
+theta = arctan(sigma/alpha) with an analytic first step, on the grids
 
     theta_k = theta_end + (theta_start - theta_end) (1 - k/n)^p,      p = 1, 3/2.
 """
@@ -28,6 +29,7 @@ from typing import Any
 from torch import Tensor
 
 from ..denoise import Denoiser
+from ..few_steps import fitted_plan
 from ..form import number_of
 from ..plan import Plan
 from ..schedule import Schedule
@@ -117,7 +119,7 @@ def _tried(base: Base, guesses: Sequence[Plan]) -> list[Plan]:
 
 
 def first_guesses(like: Plan, schedule: Schedule) -> list[Plan]:
-    """Angular steps with an analytic first step on two grids.
+    """Angular steps with an analytic first step on two grids; the default's table, if it has one.
 
     Args:
         like: a plan with the same number of calls and the same ends.
@@ -131,7 +133,8 @@ def first_guesses(like: Plan, schedule: Schedule) -> list[Plan]:
         levels = [-math.log(math.tan(theta)) for theta in inner]
         times = [t_start, *(float(schedule.time_of(level)) for level in levels), t_end]
         plans.append(analytic_first_step(angular(schedule, times), schedule))
-    return plans
+    fitted = fitted_plan(schedule, like.nfe, t_start, t_end)
+    return plans if fitted is None else [*plans, fitted]
 
 
 def _check(guess: Plan, plan: Plan) -> None:
