@@ -1,19 +1,17 @@
-r"""A whole table fitted from several first guesses, most of them given up early.
+r"""A whole table fitted from several first guesses.
 
 The loss of a table has many local minima, and which one a fit ends in is a matter of where it
 begins; and the way there is long, but a few hundred starts show it as well as many. So
 
-    1. each guess is fitted for a few iterations on few starts;
-    2. the best by validation loss goes on there, until it converges;
-    3. and then on all starts.
+    1. each guess is fitted on few starts, until it converges;
+    2. the best by validation loss goes on, on all starts.
 
 On few starts, those that change mode are noise: there the loss is the robust one with q = 0 and 3 c
 (see `Loss`) in place of its own q and c.
 
-After successive halving: Jamieson & Talwalkar, "Non-stochastic best arm identification and
-hyperparameter optimization", 2016, arXiv:1502.07943. The guesses are the plan given, the table of
-the default of `sample` where it has one for so many calls, and third-order Adams steps in the angle
-theta = arctan(sigma/alpha) with an analytic first step, on the grids
+The guesses are the plan given, the table of the default of `sample` where it has one for so many
+calls, and third-order Adams steps in the angle theta = arctan(sigma/alpha) with an analytic first
+step, on the grids
 
     theta_k = theta_end + (theta_start - theta_end) (1 - k/n)^p,      p = 1, 3/2.
 """
@@ -44,7 +42,7 @@ from .table import table
 
 _POWERS = (1.0, 1.5)
 _FEW = 512  # starts of the early fits
-_TRIAL, _LONG = 12, 40  # iterations of a guess, and of one that goes on
+_EARLY = 40  # the most iterations of a guess
 
 
 def restarts(
@@ -86,9 +84,8 @@ def restarts(
     """
     began = time.monotonic()
     fits = _Fits(base.schedule, denoiser, loss, train, validation, chunk, watch, state)
-    fitted = [fits(guess, _TRIAL, early=True) for guess in _tried(base, guesses)]
+    fitted = [fits(guess, _EARLY, early=True) for guess in _tried(base, guesses)]
     found, _ = min(fitted, key=lambda pair: pair[1].validation)
-    found, _ = fits(found, _LONG, early=True)
     found, fit = fits(found, max_iterations)
     spent = time.monotonic() - began
     return found, Fit(fit.numbers, fit.train, fit.validation, fits.iterations, spent, fit.stopped)
