@@ -52,6 +52,7 @@ from .resume import Keeper
 from .way import Way, way_of
 
 
+@torch.inference_mode(False)
 def tune(
     base: Solver,
     denoiser: Denoiser,
