@@ -1,9 +1,5 @@
 """What the benchmark of tuned plans says of its figures."""
 
-import pytest
-
-pytest.importorskip("sklearn")
-
 from benchmarks.tuned.__main__ import row, untuned
 
 
