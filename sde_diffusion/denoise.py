@@ -18,6 +18,7 @@ Lipman et al. 2023, arXiv:2210.02747. Score: Tweedie's formula, Efron 2011. EDM:
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -124,7 +125,8 @@ class NetworkDenoiser(Denoiser):
 
     Args:
         network: a callable (x, label) -> tensor of x's shape; x is (batch, *event), label is
-            (batch,). Conditions are bound beforehand: `lambda x, t: unet(x, t, context).sample`.
+            (batch,). Conditions are bound beforehand: `lambda x, t: unet(x, t, context).sample`,
+            or `denoiser.given(context)`.
             It returns a tensor of its own at each call, not one buffer that the next overwrites,
             and does not write into x.
         schedule: the alpha_t, sigma_t that it was trained on.
@@ -172,6 +174,7 @@ class NetworkDenoiser(Denoiser):
                 f"label {label!r} needs the number of timesteps the network knows, and "
                 f"{schedule!r} has none: pass timesteps=1000"
             )
+        self._condition: tuple[Any, ...] = ()
         self._dtype, self._device = dtype, None if device is None else torch.device(device)
         if not (self.timesteps is None or (type(self.timesteps) is int and self.timesteps > 0)):
             raise ValueError(f"timesteps = {self.timesteps!r} must be a positive integer")
@@ -198,12 +201,37 @@ class NetworkDenoiser(Denoiser):
         if not isinstance(t, Tensor):
             function, scale, _ = self.bind([t], x)[0]
             return scale * function(x, None)
-        t = double(t)  # one time or one a sample, perhaps on a device: not read, so not checked
+        output, a, b = self.output(x, t)
+        return x * a + output * b
+
+    def output(self, x: Tensor, t: Tensor) -> tuple[Tensor, Scalar, Scalar]:
+        """(F, a, b) with d = a x + b F: what the network answers, and how it is read.
+
+        A least-squares loss on d is one on F, with (F - (x_0 - a x)/b)^2 = (d - x_0)^2 / b^2.
+
+        Args:
+            x: states, shape (batch, *event).
+            t: one time, or one a sample, shape (batch,), floating point; not read, so not checked.
+
+        Returns:
+            F of x's shape, and a and b that multiply x and F: of shape () or (batch, 1, .., 1).
+        """
+        t = double(t)
         c_in, a, b = (
             along(torch.as_tensor(c), x) for c in self._affine(self, t, *self.schedule(t))
         )
         label = self._tell(t, x).expand(len(x))
-        return x * a + self._ask(self.dtype or x.dtype, label, c_in, x) * b
+        return self._ask(self.dtype or x.dtype, label, c_in, x), a, b
+
+    def given(self, *condition: Any) -> NetworkDenoiser:
+        """The same denoiser, its network asked as network(x, label, *condition).
+
+        With the networks of this library the condition is (context,) or (context, drop): class
+        labels (batch,) or tokens (batch, length, size), and which samples go without.
+        """
+        bound = copy.copy(self)
+        bound._condition = condition
+        return bound
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
         first, last = self.schedule.t_min, self.schedule.t_max
@@ -241,7 +269,8 @@ class NetworkDenoiser(Denoiser):
     ) -> Tensor:
         """F(c_in x), asked in the network's dtype and answered in the state's; `out` is left."""
         scaled = x if not isinstance(c_in, Tensor) and c_in == 1.0 else x * c_in
-        output = self.network(scaled if dtype is x.dtype else scaled.to(dtype), label)
+        asked = scaled if dtype is x.dtype else scaled.to(dtype)
+        output = self.network(asked, label, *self._condition)
         if not isinstance(output, Tensor) or output.shape != x.shape:
             raise ValueError(wrong_output(output, x))
         return output if output.dtype is x.dtype else output.to(x.dtype)

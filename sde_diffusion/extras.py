@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+_EXTRA = {"accelerate": "train", "PIL": "train"}  # else "bench", which holds "train" too
+_ALONE = ("tensorboard", "datasets")  # in no extra: large, and few need them
+
 
 def optional(name: str, purpose: str) -> Any:
     """The module `name`; ImportError says what to install if it is not there."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        cure = f"{name.partition('.')[0]}: pip install 'sde_diffusion[bench]'"
-        raise ImportError(f"{purpose} need {cure}") from error
+        root = name.partition(".")[0]
+        what = root if root in _ALONE else f"'sde_diffusion[{_EXTRA.get(root, 'bench')}]'"
+        raise ImportError(f"{purpose} need {root}: pip install {what}") from error

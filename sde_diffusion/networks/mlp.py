@@ -23,42 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
-
-class TimeEmbedding(nn.Module):
-    r"""Fourier features of a continuous time, then one layer: e_t = silu(W [sin, cos](2 pi nu t)).
-
-    The frequencies nu run geometrically from 1/4 to `highest` cycles per unit of time: the lowest
-    pair is monotone on [0, 1], the highest tells times apart that differ by 1/(4 highest).
-    Vaswani et al., "Attention is all you need", 2017, arXiv:1706.03762, section 3.5, with
-    frequencies for t in [0, 1] instead of integer positions.
-
-    Args:
-        size: numbers in e_t.
-        bands: number of frequencies.
-        highest: highest frequency, in cycles per unit of time.
-        generator: source of the initial weights.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        bands: int = 16,
-        highest: float = 64.0,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        self.bands, self.highest = bands, highest
-        self.layer = _linear(2 * bands, size, generator)
-
-    def forward(self, t: Tensor) -> Tensor:
-        """(batch,) -> (batch, size)."""
-        # No buffer: a network cast to 16 bits must not round its frequencies, nor the time.
-        t = t.to(torch.promote_types(t.dtype, torch.float32))
-        ends = math.log2(0.25), math.log2(self.highest)
-        cycles = torch.logspace(*ends, self.bands, base=2.0, dtype=t.dtype, device=t.device)
-        phase = 2 * math.pi * t[:, None] * cycles
-        features = torch.cat([phase.sin(), phase.cos()], dim=1)
-        return silu(self.layer(features.to(self.layer.weight.dtype)))
+from .embedding import TimeEmbedding
+from .layers import linear
 
 
 class ResidualBlock(nn.Module):
@@ -68,9 +34,9 @@ class ResidualBlock(nn.Module):
         self, width: int, hidden: int, embedding: int, generator: torch.Generator | None
     ) -> None:
         super().__init__()
-        self.modulation = _linear(embedding, 2 * width, generator)
-        self.expand = _linear(width, hidden, generator)
-        self.project = _linear(hidden, width, None)
+        self.modulation = linear(embedding, 2 * width, generator)
+        self.expand = linear(width, hidden, generator)
+        self.project = linear(hidden, width, None)
 
     def forward(self, h: Tensor, e_t: Tensor) -> Tensor:
         """(batch, width), (batch, embedding) -> (batch, width)."""
@@ -116,12 +82,12 @@ class ResidualMLP(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.dimension = math.prod(self.event_shape)
         self.time = TimeEmbedding(embedding, generator=generator)
-        self.enter = _linear(self.dimension, width, generator)
+        self.enter = linear(self.dimension, width, generator)
         self.blocks = nn.ModuleList(
             ResidualBlock(width, hidden, embedding, generator) for _ in range(depth)
         )
-        self.leave = _linear(width, self.dimension, None)
-        self.skip = _linear(embedding, 1, None)
+        self.leave = linear(width, self.dimension, None)
+        self.skip = linear(embedding, 1, None)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The prediction at x_t.
@@ -162,15 +128,3 @@ class ResidualMLP(nn.Module):
                 f"t has dtype {t.dtype}, but the label is a continuous time in [0, 1]: divide "
                 "integer timesteps by their number (i / N)"
             )
-
-
-def _linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
-    """A linear layer: W ~ U(-1/sqrt(inputs), 1/sqrt(inputs)), b = 0; zero without a generator."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    bound = inputs**-0.5
-    if generator is None:
-        nn.init.zeros_(layer.weight)
-    else:
-        nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-    nn.init.zeros_(layer.bias)
-    return layer

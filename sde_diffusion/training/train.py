@@ -39,13 +39,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .denoise import double
-from .extras import optional
-from .names import unknown
-from .noise import check_seed
-from .schedule import Schedule
-from .times import check_steps
-from .weights import CURE, TRAINING, check_same, describe, digest_of, read_file, under, write_file
+from ..denoise import double
+from ..extras import optional
+from ..names import unknown
+from ..noise import check_seed
+from ..schedule import Schedule
+from ..times import check_steps
+from ..weights import CURE, TRAINING, check_same, describe, digest_of, read_file, under, write_file
 
 TARGETS = ("noise", "data", "velocity")
 WARMUP = 100  # steps over which the learning rate rises
