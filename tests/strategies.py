@@ -124,3 +124,9 @@ def slope(sizes, errors):
 
 def close(value, rel=1e-9, scale=0.0):
     return pytest.approx(value, rel=rel, abs=rel * abs(scale) + 1e-13)
+
+
+def coefficients(plan, i):
+    """(on x, on d, noise variance) of step i of a one-row-a-step plan."""
+    row = plan.rows[i + 1]
+    return row.x.get(i, 0.0), row.d.get(i, 0.0), sum(c**2 for c in row.z.values())
