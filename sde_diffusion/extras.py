@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_EXTRA = {"accelerate": "train", "PIL": "train"}  # else "bench", which holds "train" too
+# The extra of each; else "bench", which holds "train" too.
+_EXTRA = {"accelerate": "train", "PIL": "train", "sklearn": "train"}
 _ALONE = ("tensorboard", "datasets")  # in no extra: large, and few need them
 
 
