@@ -1,0 +1,92 @@
+"""Schedules by name, and as plain data: what a file can hold.
+
+A description is {"kind": a name below, **its arguments}; a schedule made from another one holds
+the description of that one as `base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from .names import look_up
+from .options import called
+from .schedule import Schedule
+from .schedules import EDM, VE, FlowMatching, SubVP, VPCosine, VPLinear
+from .tabulated import (
+    Shifted,
+    Tabulated,
+    ZeroTerminalSNR,
+    ddpm_linear,
+    ddpm_scaled_linear,
+    ddpm_squared_cosine,
+)
+
+Description = Mapping[str, Any]
+
+
+def _tabulated(alphas_cumprod: list[float]) -> Schedule:
+    return Tabulated(alphas_cumprod)
+
+
+def _shifted(base: Description, factor: float) -> Schedule:
+    return Shifted(schedule_of(base), factor)
+
+
+def _zero_terminal_snr(base: Description) -> Schedule:
+    return ZeroTerminalSNR(schedule_of(base))
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "vp_linear": VPLinear,
+    "vp_cosine": VPCosine,
+    "sub_vp": SubVP,
+    "ve": VE,
+    "edm": EDM,
+    "flow_matching": FlowMatching,
+    "ddpm_linear": ddpm_linear,
+    "ddpm_scaled_linear": ddpm_scaled_linear,
+    "ddpm_squared_cosine": ddpm_squared_cosine,
+    "tabulated": _tabulated,
+    "shifted": _shifted,
+    "zero_terminal_snr": _zero_terminal_snr,
+}
+
+
+def schedule_of(description: Description) -> Schedule:
+    """The schedule of a description, as {"kind": "vp_linear", "beta_max": 20.0}.
+
+    Raises:
+        ValueError: no or an unknown kind (with the nearest right one), unknown or missing
+            arguments, or values that the schedule refuses.
+    """
+    if not isinstance(description, Mapping):
+        raise ValueError(f"a schedule is a table with its kind, not {description!r}")
+    if "kind" not in description:
+        raise ValueError(f"schedule lacks kind: one of {', '.join(SCHEDULES)}")
+    kind = description["kind"]
+    arguments = {key: value for key, value in description.items() if key != "kind"}
+    return called(f"schedule {kind!r}", look_up("schedule", kind, SCHEDULES), arguments)
+
+
+def description_of(schedule: Schedule) -> dict[str, Any]:
+    """The description that `schedule_of` makes the same schedule from, in plain data.
+
+    Raises:
+        ValueError: a schedule of one's own, which has no name.
+    """
+    if isinstance(schedule, Tabulated):
+        return {"kind": "tabulated", "alphas_cumprod": schedule.alphas_cumprod.tolist()}
+    if isinstance(schedule, Shifted):
+        base = description_of(schedule.base)
+        return {"kind": "shifted", "base": base, "factor": schedule.factor}
+    if isinstance(schedule, ZeroTerminalSNR):
+        return {"kind": "zero_terminal_snr", "base": description_of(schedule.base)}
+    name = next((name for name, made in SCHEDULES.items() if made is type(schedule)), None)
+    if name is None or not is_dataclass(schedule):
+        raise ValueError(
+            f"{schedule!r} is none of the schedules that a file can name ({', '.join(SCHEDULES)}): "
+            "Tabulated holds any variance-preserving one"
+        )
+    return {"kind": name, **asdict(schedule)}
