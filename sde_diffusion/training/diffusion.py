@@ -11,11 +11,14 @@ with D the number of coordinates. Ho, Jain & Abbeel, "Denoising diffusion probab
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..denoise import NetworkDenoiser, along
 from .batch import Batch, Losses
+from .describe import describe_schedule
 from .objective import Objective
 
 
@@ -30,6 +33,14 @@ class DiffusionObjective(Objective):
     def __init__(self, denoiser: NetworkDenoiser, drop: float = 0.0) -> None:
         super().__init__()
         self.denoiser, self.network, self.drop = denoiser, denoiser.network, drop
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            **super().describe(),
+            "prediction": self.denoiser.prediction,
+            "schedule": describe_schedule(self.denoiser.schedule),
+            "drop": self.drop,
+        }
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
         x_0, context = batch

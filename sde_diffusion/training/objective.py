@@ -9,6 +9,7 @@ a function of the weights, the batch and the generator.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,13 @@ from .batch import Batch, Losses
 
 
 class Objective(nn.Module, ABC):
-    """A loss with everything that it trains."""
+    """A loss with everything that it trains.
+
+    Attributes:
+        network: the submodule that is wanted in the end, whose averaged weights are kept.
+    """
+
+    network: nn.Module
 
     @abstractmethod
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
@@ -31,3 +38,11 @@ class Objective(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Called once after each update of the weights: where what is remembered is updated."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained, as torch's optimisers take it: groups with options of their own."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def describe(self) -> dict[str, Any]:
+        """What it minimises, as JSON can hold: a run is resumed with an equal description only."""
+        return {"objective": type(self).__name__}

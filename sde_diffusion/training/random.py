@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 
+def seed_at(seed: int, *counts: int) -> int:
+    """A seed for one place in a run, as (purpose, step, part), in [0, 2^32)."""
+    text = ",".join(str(int(count)) for count in (seed, *counts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+
+
 def generator_at(seed: int, *counts: int) -> torch.Generator:
     """A CPU generator for one place in a run, as (step, process): independent of all others."""
-    text = ",".join(str(int(count)) for count in (seed, *counts))
-    key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
-    return torch.Generator().manual_seed(key)
+    return torch.Generator().manual_seed(seed_at(seed, *counts))
+
+
+@contextmanager
+def global_state_kept() -> Iterator[None]:
+    """torch's global generators, of all devices, are afterwards as they were."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield
