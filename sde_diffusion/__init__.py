@@ -4,7 +4,7 @@ schedule -> f, g, lambda          denoiser: one network, however it was trained
 solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
 """
 
-from . import adaptive, comparison, problems, solvers, times, transform, tuning
+from . import adaptive, comparison, networks, problems, solvers, times, transform, tuning
 from .brownian import BrownianPath
 from .certificates import Certificate, certify, certify_all
 from .comparison import Comparison, compare
@@ -13,7 +13,7 @@ from .few_steps import default_plan
 from .form import Form
 from .inversion import invert, resume
 from .langevin import LANGEVIN, annealed_langevin, predictor_corrector
-from .networks import ResidualMLP
+from .networks import DiT, ResidualMLP, UNet
 from .noise import IndependentNoise, Noise, PerSampleNoise
 from .parallel import Conditioned, ParallelRun, run_parallel
 from .plan import Plan, Row
@@ -53,6 +53,7 @@ __all__ = [
     "Conditioned",
     "CustomSchedule",
     "Denoiser",
+    "DiT",
     "FlowMatching",
     "Form",
     "ForwardSDE",
@@ -76,6 +77,7 @@ __all__ = [
     "Trace",
     "TrainResult",
     "Trajectory",
+    "UNet",
     "VPCosine",
     "VPLinear",
     "ZeroTerminalSNR",
@@ -93,6 +95,7 @@ __all__ = [
     "diffusion_loss",
     "invert",
     "load_weights",
+    "networks",
     "predictor_corrector",
     "preset",
     "problems",

@@ -1,7 +1,7 @@
-r"""A small noise predictor for events of any shape: a residual MLP that is told the time.
+r"""A small network for events of any shape: a residual MLP that is told the time.
 
-The event is flattened to a vector x of d numbers. With e_t an embedding of the time label t,
-every block reads a state h of `width` numbers and adds to it,
+The event is flattened to a vector x of d numbers. With e_t an embedding of the time label t and of
+the condition, every block reads a state h of `width` numbers and adds to it,
 
     h <- h + W_2 silu(W_1 (norm(h) (1 + scale(e_t)) + shift(e_t))),
 
@@ -18,13 +18,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
+from .context import Condition
 from .embedding import TimeEmbedding
 from .layers import linear
+from .network import Network, check_sizes, check_time, remember
 
 
 class ResidualBlock(nn.Module):
@@ -45,8 +48,8 @@ class ResidualBlock(nn.Module):
         return h + self.project(silu(self.expand(torch.addcmul(normal + shift, normal, scale))))
 
 
-class ResidualMLP(nn.Module):
-    """A residual network on flattened events, modulated by the time; `network(x, t)` like x.
+class ResidualMLP(Network):
+    """A residual network on flattened events, modulated by the time and the condition.
 
     What it predicts (noise, data, velocity) is settled by its training, not by its form.
 
@@ -55,11 +58,15 @@ class ResidualMLP(nn.Module):
         width: size of the residual state.
         depth: number of residual blocks.
         hidden: size of the hidden layer of each block; default `width`.
-        embedding: size of the time embedding.
+        embedding: size of the embedding of the time and the condition.
+        classes: number of classes, if the context is class labels.
+        token_size: numbers in a token, if the context is sequences of tokens; the network is told
+            of all the tokens of a sample by one vector.
+        outputs: 1, or 2 to predict a variance as well.
         seed: of the initial weights; torch's global generator is neither read nor moved.
 
     Raises:
-        ValueError: if a size is not positive.
+        ValueError: if a size is not positive, or two outputs are asked for scalars.
     """
 
     def __init__(
@@ -69,15 +76,28 @@ class ResidualMLP(nn.Module):
         depth: int = 4,
         hidden: int | None = None,
         embedding: int = 64,
+        classes: int | None = None,
+        token_size: int | None = None,
+        outputs: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.event_shape = tuple(event_shape)
+        self.configuration = remember("mlp", locals())
+        self.event_shape, self.outputs = tuple(event_shape), outputs
         hidden = width if hidden is None else hidden
-        if min(width, depth, hidden, embedding, *self.event_shape) < 1:
+        check_sizes(
+            outputs,
+            event_shape=self.event_shape,
+            width=width,
+            depth=depth,
+            hidden=hidden,
+            embedding=embedding,
+            classes=classes,
+            token_size=token_size,
+        )
+        if outputs == 2 and not self.event_shape:
             raise ValueError(
-                f"event_shape = {self.event_shape}, width = {width}, depth = {depth}, hidden = "
-                f"{hidden}, embedding = {embedding}: every size must be at least 1"
+                "scalars have no channels to give twice: for outputs = 2 use event_shape (1,)"
             )
         generator = torch.Generator().manual_seed(seed)
         self.dimension = math.prod(self.event_shape)
@@ -86,45 +106,41 @@ class ResidualMLP(nn.Module):
         self.blocks = nn.ModuleList(
             ResidualBlock(width, hidden, embedding, generator) for _ in range(depth)
         )
-        self.leave = linear(width, self.dimension, None)
+        self.leave = linear(width, outputs * self.dimension, None)
         self.skip = linear(embedding, 1, None)
+        self.condition = Condition(embedding, classes, token_size, generator)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The prediction at x_t.
-
-        Args:
-            x: states x_t, shape (batch, *event_shape).
-            t: time labels, floating point, shape (batch,), in [0, 1].
-
-        Returns:
-            the prediction, in the shape and dtype of x.
+    def forward(
+        self, x: Tensor, t: Tensor, context: Tensor | None = None, drop: Tensor | None = None
+    ) -> Tensor:
+        """The prediction at x_t; the arguments are those of `Network`.
 
         Raises:
-            ValueError: if x or t has another shape.
-            TypeError: if t is not floating point.
+            ValueError: if x, t, the context or drop has another shape, or a label is out of range.
+            TypeError: if t is not floating point, or the context of another kind.
         """
-        self._check(x, t)
-        e_t = self.time(t)
-        flat = x.reshape(len(x), self.dimension).to(e_t.dtype)
+        self._check(x)
+        check_time(x, t)
+        told = self.condition(context, drop, len(x))
+        e = self.time(t, told.vector)
+        flat = x.reshape(len(x), self.dimension).to(self.enter.weight.dtype)
         h = self.enter(flat)
         for block in self.blocks:
-            h = block(h, e_t)
-        out = self.leave(silu(layer_norm(h, h.shape[1:]))) + self.skip(e_t) * flat
-        return out.reshape(x.shape).to(x.dtype)
+            h = block(h, e)
+        out = self.leave(silu(layer_norm(h, h.shape[1:])))
+        prediction = out[:, : self.dimension] + self.skip(e) * flat
+        if self.outputs == 1:
+            return prediction.reshape(x.shape).to(x.dtype)
+        both = torch.cat([prediction, out[:, self.dimension :]], dim=1)
+        return both.reshape(len(x), 2 * x.shape[1], *x.shape[2:]).to(x.dtype)
 
-    def _check(self, x: Tensor, t: Tensor) -> None:
+    @staticmethod
+    def arguments_for(event_shape: Sequence[int]) -> dict[str, Any]:
+        return {"event_shape": list(event_shape)}
+
+    def _check(self, x: Tensor) -> None:
         if tuple(x.shape[1:]) != self.event_shape or x.ndim == 0:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}, but this network was built for (batch, "
                 f"*{self.event_shape}); reshape x, or build ResidualMLP({tuple(x.shape[1:])}, ...)"
-            )
-        if t.shape != x.shape[:1]:
-            raise ValueError(
-                f"t has shape {tuple(t.shape)}, but there are {len(x)} states: give one time "
-                f"label each, shape ({len(x)},), as in t.expand({len(x)}) for a single time"
-            )
-        if not t.is_floating_point():
-            raise TypeError(
-                f"t has dtype {t.dtype}, but the label is a continuous time in [0, 1]: divide "
-                "integer timesteps by their number (i / N)"
             )
