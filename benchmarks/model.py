@@ -14,7 +14,7 @@ from torch import nn
 
 from sde_diffusion.networks import ResidualMLP
 from sde_diffusion.schedules import VPLinear
-from sde_diffusion.training import train
+from sde_diffusion.training import ConstantDecay, train
 
 from .data import digits
 
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent / "output" / "networks"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What settles the trained network, and the name of its file."""
+    """What settles the trained network, and the name of its folder."""
 
     width: int
     depth: int
@@ -34,10 +34,8 @@ class Recipe:
     learning_rate: float
 
     @property
-    def filename(self) -> str:
-        return (
-            "digits-" + "-".join(f"{value:g}" for value in asdict(self).values()) + ".safetensors"
-        )
+    def name(self) -> str:
+        return "digits-" + "-".join(f"{value:g}" for value in asdict(self).values())
 
 
 FULL = Recipe(width=256, depth=3, hidden=256, steps=6000, batch_size=256, learning_rate=1e-3)
@@ -47,13 +45,13 @@ QUICK = Recipe(width=256, depth=3, hidden=256, steps=600, batch_size=256, learni
 def digits_network(
     quick: bool = False, progress: bool = True, folder: str | Path | None = None
 ) -> nn.Module:
-    """A noise predictor trained on the train digits with `SCHEDULE`, from its file if it is there.
+    """A noise predictor of the train digits with `SCHEDULE`, from its checkpoint if it is there.
 
     An interrupted training goes on where it stopped.
 
     Args:
         quick: a short training, for trying a benchmark out.
-        progress: show a progress bar while training.
+        progress: tell progress while training.
         folder: where checkpoints are kept; default benchmarks/output/networks.
 
     Returns:
@@ -61,8 +59,8 @@ def digits_network(
         t of shape (batch,) in [0, 1].
 
     Raises:
-        ValueError: if the file of this recipe is damaged or was made from other data.
-        ImportError: without scikit-learn, safetensors or, for progress, rich.
+        ValueError: if the checkpoint of this recipe is damaged or was made from other data.
+        ImportError: without scikit-learn, accelerate or safetensors.
     """
     recipe = QUICK if quick else FULL
     images, _ = digits()
@@ -74,7 +72,10 @@ def digits_network(
         steps=recipe.steps,
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
-        checkpoint=Path(folder or FOLDER) / recipe.filename,
+        clip=None,
+        ema=(ConstantDecay(0.999),),
+        folder=Path(folder or FOLDER) / recipe.name,
+        tensorboard=False,
         progress=progress,
     )
     return result.network.requires_grad_(False)

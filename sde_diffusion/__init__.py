@@ -33,7 +33,7 @@ from .tabulated import (
     ddpm_squared_cosine,
 )
 from .trace import Trace
-from .training import TrainResult, diffusion_loss, train
+from .training import Trainer, TrainResult, diffusion_loss, train
 from .tuning import tune
 from .version import __version__
 from .weights import load_weights, save_weights
@@ -76,6 +76,7 @@ __all__ = [
     "Tabulated",
     "Trace",
     "TrainResult",
+    "Trainer",
     "Trajectory",
     "UNet",
     "VPCosine",

@@ -11,15 +11,18 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .extras import optional
 from .files import write_atomic
+from .names import look_up
 
-TRAINING = "sde_diffusion.training/1"
+T = TypeVar("T")
+
+TRAINING = "sde_diffusion.training/2"
 WEIGHTS = "sde_diffusion.weights/1"
 CURE = "delete it, or give another path"
 
@@ -38,21 +41,36 @@ def save_weights(
     write_file(Path(path), WEIGHTS, network.state_dict(), header)
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read weights into a network, from `save_weights` or the averages of a checkpoint of `train`.
+def load_weights(
+    network: nn.Module, path: str | os.PathLike[str], average: str | None = None
+) -> dict[str, Any]:
+    """Read weights into a network, from `save_weights` or from a checkpoint of `Trainer`.
+
+    Args:
+        network: changed in place.
+        path: the file.
+        average: of a checkpoint: which of its averages, by name, as "sigma_rel 0.1"; default: the
+            first.
 
     Returns:
-        the metadata given to `save_weights`; for a checkpoint, its step and configuration.
+        the metadata given to `save_weights`; for a checkpoint, its step, configuration, names of
+        averages and description of the model.
 
     Raises:
         ValueError: if the file is damaged, of another kind or of another network, which is then
-            unchanged.
+            unchanged; an average that is not there.
     """
     tensors, header = read_file(Path(path), WEIGHTS, TRAINING)
     metadata, saved = header.get("metadata"), header.get("network")
     if metadata is None:
-        metadata, saved = header, header["configuration"]["network"]
-        tensors = under("average.", tensors)
+        metadata = header
+        names = {name: which for which, name in enumerate(header["averages"])}
+        which = 0 if average is None else look_up("average of this checkpoint", average, names)
+        averaged = under(f"average.{which}.network.", tensors)
+        tensors = under("objective.network.", tensors) | averaged
+        saved = under("network.", header["configuration"]["network"])
+    elif average is not None:
+        raise ValueError(f"{path} holds one set of weights, no averages: leave average={average!r}")
     check_same({"network": saved}, {"network": describe(network)}, Path(path))
     network.load_state_dict(tensors)
     return metadata
@@ -76,8 +94,8 @@ def check_same(saved: dict[str, Any], asked: dict[str, Any], path: Path) -> None
         raise ValueError(f"{path} is of another run: {'; '.join(lines)}{more}; match it, {CURE}")
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
+def under(prefix: str, tensors: Mapping[str, T]) -> dict[str, T]:
+    """The entries whose names begin with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 

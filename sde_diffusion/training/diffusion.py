@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..denoise import NetworkDenoiser, along
 from .batch import Batch, Losses
@@ -32,6 +32,8 @@ class DiffusionObjective(Objective):
 
     def __init__(self, denoiser: NetworkDenoiser, drop: float = 0.0) -> None:
         super().__init__()
+        if not isinstance(denoiser.network, nn.Module):
+            raise TypeError(f"the network to train must be a torch module: {denoiser.network!r}")
         self.denoiser, self.network, self.drop = denoiser, denoiser.network, drop
 
     def describe(self) -> dict[str, Any]:

@@ -20,7 +20,6 @@ beta_n = min(decay, n/(n + 9)), so that the random start is soon forgotten.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,6 +132,7 @@ class Averages:
     def __init__(self, parameters: Iterable[Tensor], profiles: Sequence[Average]) -> None:
         self.parameters, self.profiles = list(parameters), list(profiles)
         self.means = [[p.detach().clone() for p in self.parameters] for _ in self.profiles]
+        self._position = {id(p): i for i, p in enumerate(self.parameters)}
         # gamma is a root of a cubic: found once
         self._powers = [p.gamma + 1 if isinstance(p, PowerFunction) else None for p in profiles]
 
@@ -143,3 +143,8 @@ class Averages:
             decay = profile.decay(n) if power is None else (1 - 1 / n) ** power
             if means:
                 torch._foreach_lerp_(means, self.parameters, 1 - decay)
+
+    def of(self, parameter: Tensor, which: int) -> Tensor:
+        """An average of one of the parameters; of a tensor that is none of them, itself."""
+        position = self._position.get(id(parameter))
+        return parameter if position is None else self.means[which][position]

@@ -13,13 +13,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .ema import Average
+from .data import as_data
+from .ema import Average, as_average
+from .loop import Loop
 from .objective import Objective
+from .options import Options
+from .processes import accelerated
+from .random import global_state_kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +130,34 @@ class Trainer:
         progress: bool = True,
         device: str | torch.device | None = None,
     ) -> None:
-        raise NotImplementedError
+        self.options = Options(
+            objective=objective,
+            data=as_data(data),
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            warm_up=warm_up,
+            betas=betas,
+            epsilon=epsilon,
+            weight_decay=weight_decay,
+            clip=clip,
+            accumulate=accumulate,
+            mixed_precision=mixed_precision,
+            ema=[as_average(given) for given in ema],
+            seed=seed,
+            folder=None if folder is None else Path(folder),
+            checkpoint_every=checkpoint_every,
+            keep=keep,
+            log_every=log_every,
+            sampler=sampler,
+            sample_every=checkpoint_every if sample_every is None else sample_every,
+            held_out=None if held_out is None else as_data(held_out),
+            evaluate_every=checkpoint_every if evaluate_every is None else evaluate_every,
+            model=dict(model or {}),
+            tensorboard=tensorboard,
+            progress=progress,
+            device=device,
+        )
 
     def train(self) -> TrainResult:
         """Train to the last step, from the latest checkpoint in the folder if there is one.
@@ -137,4 +170,18 @@ class Trainer:
             OSError: a checkpoint cannot be written; the last good one is left as it is.
             KeyboardInterrupt: at Ctrl-C, after the step at hand is done and saved.
         """
-        raise NotImplementedError
+        options = self.options
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            global_state_kept(),
+            accelerated(options.mixed_precision, options.device) as accelerator,
+        ):
+            state = Loop(options, accelerator).run()
+            accelerator.unwrap_model(state.objective, keep_fp32_wrapper=False)
+            names = [average.name for average in options.ema]
+            averages = {name: state.averaged(i) for i, name in enumerate(names)}
+        losses = torch.tensor(state.record.losses, dtype=torch.float64)
+        state.objective.__dict__.pop("forward", None)  # accelerate's, bound to this copy
+        objective = state.objective.eval()
+        return TrainResult(averages[names[0]], averages, objective, losses, state.step)
