@@ -166,6 +166,7 @@ class NetworkDenoiser(Denoiser):
         self.timesteps = schedule.timesteps if timesteps is None else timesteps
         self._affine = look_up("prediction", prediction, _AFFINE)
         label = ("edm" if prediction == "edm" else "time") if label is None else label
+        self.label = label
         self._label: Callable[[NetworkDenoiser, Scalar], Scalar]
         self._label = _plain(label) if callable(label) else look_up("label", label, _LABELS)
         self._rounded = label == "timestep"

@@ -23,24 +23,22 @@ _WORDS = {
 _LISTS = (list, tuple, Sequence)
 
 
-def called(
-    where: str, function: Callable[..., T], given: Mapping[str, Any], taken: Collection[str] = ()
-) -> T:
-    """function(**given), after the keys and the types of plain values are checked.
+def called(where: str, function: Callable[..., T], given: Mapping[str, Any], **fixed: Any) -> T:
+    """function(**given, **fixed), after the keys and the types of plain values are checked.
 
     Args:
         where: what the keys belong to, as it stands in the error.
         function: its parameters are the keys; those without a default must be given.
         given: values that JSON and TOML know.
-        taken: parameters that are not for the user to give.
+        fixed: arguments that are not for the user to give.
 
     Raises:
         ValueError: an unknown key (with the nearest right one), a missing key, a value of another
             type; what the function itself raises, with `where` before it.
     """
-    values = checked(where, function, given, taken)
+    values = checked(where, function, given, fixed)
     try:
-        return function(**values)
+        return function(**values, **fixed)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
 
@@ -48,7 +46,7 @@ def called(
 def checked(
     where: str, function: Callable[..., Any], given: Mapping[str, Any], taken: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The values as the function takes them, after the checks of `called`."""
+    """The values as the function takes them, after the checks of `called`, none of `taken`."""
     known = {name: p for name, p in _parameters(function).items() if name not in taken}
     for key in given:
         if key not in known:

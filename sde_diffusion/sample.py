@@ -87,7 +87,7 @@ def sample(
         solver = Plan.load(solver)
     if isinstance(solver, Plan):
         solver.check_schedule(schedule)
-    method = _method(solver)
+    method = find_solver(solver)
     _check_options(method, options)
     given = not (isinstance(times, str) and times == "default")
     usual = isinstance(solver, str) and solver == "default" and not given and not options
@@ -140,7 +140,8 @@ def sample(
     return run(plan, denoiser, x, noise=noise, callback=callback, progress=progress)
 
 
-def _method(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
+def find_solver(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
+    """The function that a solver's name stands for; ValueError with the nearest right one."""
     if isinstance(solver, str):
         solver = "angular" if solver == "default" else solver
         known: dict[str, Callable[..., Any]] = {**SOLVERS, **ADAPTIVE, **LANGEVIN, **PRESETS}

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..comparison import compare
 from ..comparison.compare import NFES
 from ..comparison.report import SHOWN, in_words_after, ranked, ranking, winners
-from .arguments import names, numbers
+from .arguments import add_model, names, numbers
 from .load import load_denoiser
 from .show import show
 
@@ -22,14 +22,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "compare", help="which solver for a model of one's own", description=DESCRIPTION
     )
+    add_model(parser)
     option = parser.add_argument
-    option(
-        "--model",
-        required=True,
-        metavar="MODULE:DENOISER",
-        help="a Denoiser, or a function that returns one; looked for in this folder first",
-    )
-    option("--shape", required=True, type=numbers, metavar="3,32,32", help="of one sample")
     option(
         "--nfe",
         type=numbers,

@@ -14,7 +14,7 @@ from ..comparison.entries import options_of
 from ..names import unknown
 from ..tuning import FAMILIES, LOSSES, METHODS, STRATEGIES, report, tune
 from ..tuning.way import own_options
-from .arguments import numbers
+from .arguments import add_model, check_device
 from .load import load_denoiser
 
 DESCRIPTION = """Fit a plan to a model: first a teacher finds where the network's own ODE takes many
@@ -30,14 +30,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "tune", help="a plan of few steps for a model of one's own", description=DESCRIPTION
     )
+    add_model(parser)
     option = parser.add_argument
-    option(
-        "--model",
-        required=True,
-        metavar="MODULE:DENOISER",
-        help="a Denoiser, or a function that returns one; looked for in this folder first",
-    )
-    option("--shape", required=True, type=numbers, metavar="3,32,32", help="of one sample")
     option("--nfe", type=int, help="network calls a sample, as 5; a plan given as base has its own")
     option("--out", required=True, type=Path, metavar="PLAN.JSON", help="where the plan goes")
     option(
@@ -103,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--out {options.out}: there is no folder {options.out.parent}; make it")
     if options.out.is_dir() or options.out.suffix != ".json":
         raise ValueError(f"--out {options.out}: give the name of a file that ends in .json")
-    _check_device(options.device)
+    check_device(options.device)
     fitting = _method_options(options)
     denoiser = load_denoiser(options.model)
     folder = options.out.with_suffix(".tuning")
@@ -144,14 +138,6 @@ def run(options: argparse.Namespace) -> int:
         f"{folder} holds the teacher's paths, to tune again from; it may be deleted."
     )
     return 0
-
-
-def _check_device(device: str | None) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # no such device, or none that torch can use
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {device}: {reason}; as --device cpu or cuda") from error
 
 
 def _method_options(options: argparse.Namespace) -> dict[str, Any]:

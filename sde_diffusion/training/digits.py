@@ -30,16 +30,17 @@ def _load() -> tuple[Tensor, Tensor]:
     return images.unsqueeze(1), torch.tensor(bunch.target[order], dtype=torch.int64)
 
 
-def digits(part: str = "train") -> TensorData:
-    """Handwritten digits, (1, 8, 8), in [-1, 1], with the labels 0..9.
+def digits(part: str = "train", labels: bool = True) -> TensorData:
+    """Handwritten digits, (1, 8, 8), in [-1, 1].
 
     Args:
         part: "train" (1,198 images), "held_out" (599) or "all".
+        labels: whether the digits 0..9 are their conditions.
 
     Raises:
         ImportError: without scikit-learn.
         ValueError: an unknown part.
     """
     chosen = look_up("part", part, PARTS)
-    images, labels = _load()
-    return TensorData(images[chosen].clone(), labels[chosen].clone(), UNIT)
+    images, classes = _load()
+    return TensorData(images[chosen].clone(), classes[chosen].clone() if labels else None, UNIT)

@@ -1,0 +1,1 @@
+"""Configurations to begin with."""
