@@ -1,20 +1,24 @@
-"""Networks by name: from a configuration, as a file holds it, to the network."""
+"""Networks and autoencoders by name: from a configuration, as a file holds it, to the module."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from ..names import look_up, unknown
+from .autoencoder import Autoencoder
 from .dit import DiT
 from .mlp import ResidualMLP
 from .network import Network
 from .unet import UNet
 
+Made = TypeVar("Made", Network, Autoencoder)
+
 NETWORKS: dict[str, type[Network]] = {"dit": DiT, "mlp": ResidualMLP, "unet": UNet}
+AUTOENCODERS: dict[str, type[Autoencoder]] = {"conv": Autoencoder}
 
 
 def build(configuration: Mapping[str, Any], event_shape: Sequence[int] | None = None) -> Network:
@@ -32,14 +36,30 @@ def build(configuration: Mapping[str, Any], event_shape: Sequence[int] | None = 
         ValueError: unknown or missing keys, the nearest right one named; sizes that do not fit
             each other or the data.
     """
+    return _build("network", NETWORKS, configuration, event_shape)
+
+
+def build_autoencoder(
+    configuration: Mapping[str, Any], event_shape: Sequence[int] | None = None
+) -> Autoencoder:
+    """The autoencoder of a configuration, {"kind": "conv", ..}; else as `build`."""
+    return _build("autoencoder", AUTOENCODERS, configuration, event_shape)
+
+
+def _build(
+    what: str,
+    kinds: Mapping[str, type[Made]],
+    configuration: Mapping[str, Any],
+    event_shape: Sequence[int] | None,
+) -> Made:
     if not isinstance(configuration, Mapping):
         raise TypeError(
-            f'a configuration is a mapping such as {{"kind": "unet", "channels": 3}}, not '
+            f'a configuration is a mapping such as {{"kind": "{max(kinds)}", "channels": 3}}, not '
             f"{type(configuration).__name__}"
         )
     if "kind" not in configuration:
-        raise ValueError(f'no "kind" in the configuration of a network: one of {sorted(NETWORKS)}')
-    kind = look_up("kind of network", configuration["kind"], NETWORKS)
+        raise ValueError(f'no "kind" in the configuration of the {what}: one of {sorted(kinds)}')
+    kind = look_up(f"kind of {what}", configuration["kind"], kinds)
     given = {name: value for name, value in configuration.items() if name != "kind"}
     known = inspect.signature(kind).parameters
     for name in given:
@@ -56,7 +76,7 @@ def build(configuration: Mapping[str, Any], event_shape: Sequence[int] | None = 
         given |= settled
     missing = [n for n, p in known.items() if p.default is p.empty and n not in given]
     if missing:
-        raise ValueError(f"network {configuration['kind']!r} needs {', '.join(missing)}")
+        raise ValueError(f"{what} {configuration['kind']!r} needs {', '.join(missing)}")
     return kind(**given)
 
 

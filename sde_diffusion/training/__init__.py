@@ -1,5 +1,6 @@
 """From data to a denoiser."""
 
+from .autoencoding import AutoencoderObjective
 from .batch import Batch, Losses
 from .checkpoint import checkpoints, latest
 from .data import Data, Flipped, TensorData, as_data
@@ -16,6 +17,7 @@ from .trainer import Trainer, TrainResult
 
 __all__ = [
     "TARGETS",
+    "AutoencoderObjective",
     "Average",
     "Batch",
     "ConstantDecay",
