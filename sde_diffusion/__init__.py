@@ -33,7 +33,7 @@ from .tabulated import (
     ddpm_squared_cosine,
 )
 from .trace import Trace
-from .training import Trainer, TrainResult, diffusion_loss, train
+from .training import Trainer, TrainResult, train
 from .tuning import tune
 from .version import __version__
 from .weights import load_weights, save_weights
@@ -93,7 +93,6 @@ __all__ = [
     "ddpm_scaled_linear",
     "ddpm_squared_cosine",
     "default_plan",
-    "diffusion_loss",
     "invert",
     "load_weights",
     "networks",

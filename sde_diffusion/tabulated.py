@@ -151,7 +151,9 @@ class ZeroTerminalSNR(Schedule):
 
     def alpha(self, t: Scalar) -> Scalar:
         alpha_t = (self.base.alpha(t) - self._last) / (1.0 - self._last)
-        return where(t >= self.t_max, constant_like(t, 0.0), alpha_t)
+        rounding = alpha_t.detach() if isinstance(alpha_t, Tensor) else alpha_t
+        # exactly 0 at the end, with the slope that it has there
+        return alpha_t - where(t >= self.t_max, rounding, constant_like(rounding, 0.0))
 
     def sigma(self, t: Scalar) -> Scalar:
         alpha_t, sigma_t = self.base(t)

@@ -9,14 +9,16 @@ from .digits import digits
 from .ema import Average, ConstantDecay, PowerFunction
 from .hugging_face import HuggingFaceData
 from .image_folder import ImageFolder
-from .loss import TARGETS, diffusion_loss
+from .laws import LAWS, Law, law_of
 from .numpy_data import NumpyData
 from .objective import Objective
 from .train import train
 from .trainer import Trainer, TrainResult
+from .weightings import WEIGHTINGS, Weighting, weighting_of
 
 __all__ = [
-    "TARGETS",
+    "LAWS",
+    "WEIGHTINGS",
     "AutoencoderObjective",
     "Average",
     "Batch",
@@ -26,6 +28,7 @@ __all__ = [
     "Flipped",
     "HuggingFaceData",
     "ImageFolder",
+    "Law",
     "Losses",
     "NumpyData",
     "Objective",
@@ -33,10 +36,12 @@ __all__ = [
     "TensorData",
     "TrainResult",
     "Trainer",
+    "Weighting",
     "as_data",
     "checkpoints",
-    "diffusion_loss",
     "digits",
     "latest",
+    "law_of",
     "train",
+    "weighting_of",
 ]

@@ -1,12 +1,14 @@
-r"""The denoising loss, for every prediction and every weight.
+r"""The denoising loss, for every prediction, every weight and every law of times.
 
-A network F is read as d = a x_t + b F, so that an error of F is an error of d over b, and
+A network is fitted to F* = p_t x_0 + q_t eps (the noise, the data, a velocity: see `units`), given
+x_t = alpha_t x_0 + sigma_t eps,
 
-    L = E [ weight(t) |F(x_t, t) - F*|^2 / D ],     F* = (x_0 - a x_t)/b,
-    x_t = alpha_t x_0 + sigma_t eps,
+    L = E [ w(lambda_t) (r_unit/r_own)^2 |F(x_t, t) - F*|^2 / D ],      t ~ law,
 
-with D the number of coordinates. Ho, Jain & Abbeel, "Denoising diffusion probabilistic models",
-2020, arXiv:2006.11239, eq. 14, for a network that predicts the noise and weight 1.
+with D the number of coordinates. The second factor tells the network's error in the unit in
+which the weight is stated; it is 1 where that unit is the network's own. Ho, Jain & Abbeel,
+"Denoising diffusion probabilistic models", 2020, arXiv:2006.11239, eq. 14, is the noise prediction
+with its own weight and uniform times.
 """
 
 from __future__ import annotations
@@ -16,52 +18,170 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..denoise import NetworkDenoiser, along
+from ..denoise import NetworkDenoiser
 from .batch import Batch, Losses
-from .describe import describe_schedule
+from .describe import describe_schedule, without_addresses
+from .laws import Law, law_of
 from .objective import Objective
+from .units import error, scales, target
+from .weightings import Weighting, weighting_of
+
+_DIVIDES_BY_ALPHA = ("noise", "score", "edm")
 
 
 class DiffusionObjective(Objective):
-    """Least squares on what the network predicts.
+    """Weighted least squares on what the network predicts.
 
     Args:
         denoiser: the network to train and how to read it; its network must be a module.
+        weighting: name or `Weighting`; "own": the plain squared error of what the network predicts.
+        times: name or `Law` of the training times; None: uniform where times lie in [0, 1], else
+            log-normal in sigma.
         drop: share of the samples whose context is withheld, for classifier-free guidance.
+        low_discrepancy: the times of a batch are one in each of as many parts of equal probability,
+            each of them still drawn from the law; False: they are independent.
+
+    Raises:
+        TypeError: the network is no module.
+        ValueError: an unknown name; a law without weight on the schedule; a weighting that is not
+            finite where the law draws; a share outside [0, 1]; a prediction that says nothing of
+            the data at an end of the schedule.
     """
 
-    def __init__(self, denoiser: NetworkDenoiser, drop: float = 0.0) -> None:
+    def __init__(
+        self,
+        denoiser: NetworkDenoiser,
+        *,
+        weighting: str | Weighting = "own",
+        times: str | Law | None = None,
+        drop: float = 0.0,
+        low_discrepancy: bool = True,
+    ) -> None:
         super().__init__()
         if not isinstance(denoiser.network, nn.Module):
-            raise TypeError(f"the network to train must be a torch module: {denoiser.network!r}")
-        self.denoiser, self.network, self.drop = denoiser, denoiser.network, drop
+            raise TypeError(
+                f"the network is a {type(denoiser.network).__name__}: to train, it must be a "
+                "torch.nn.Module"
+            )
+        if not 0 <= drop <= 1:
+            raise ValueError(f"drop = {drop}: a share of the samples, from 0 to 1")
+        self.denoiser, self.network = denoiser, denoiser.network
+        self.drop, self.low_discrepancy = float(drop), bool(low_discrepancy)
+        self.weighting = weighting_of(weighting)
+        self.times = law_of(times, denoiser.schedule).on(denoiser.schedule)
+        self._check()
 
     def describe(self) -> dict[str, Any]:
         return {
             **super().describe(),
             "prediction": self.denoiser.prediction,
             "schedule": describe_schedule(self.denoiser.schedule),
+            "weighting": without_addresses(self.weighting),
+            "times": without_addresses(self.times.law),
+            "low_discrepancy": self.low_discrepancy,
             "drop": self.drop,
         }
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
-        x_0, context = batch
-        schedule, count = self.denoiser.schedule, len(x_0)
-        u = torch.rand((), generator=generator, dtype=torch.float64)
-        strata = (u + torch.arange(count, dtype=torch.float64) / count) % 1
-        t = (schedule.t_clean + (schedule.t_max - schedule.t_clean) * strata).to(x_0.device)
-        eps = torch.randn(x_0.shape, generator=generator).to(x_0)
+        check_clean(batch.x)
+        count = len(batch.x)
+        t = self.times.quantile(self._levels(count, generator))
+        eps = torch.randn(batch.x.shape, generator=generator).to(batch.x)
         dropped = torch.rand(count, generator=generator) < self.drop
-        alpha_t, sigma_t = (along(c, x_0) for c in schedule(t))
+        return self.at(batch, t, eps, dropped)
+
+    def at(self, batch: Batch, t: Tensor, eps: Tensor, dropped: Tensor | None = None) -> Losses:
+        """The losses at given times and noises.
+
+        Args:
+            batch: clean samples and their conditions.
+            t: times, float64 on the CPU, shape (batch,).
+            eps: standard normal noise, of the samples' shape and dtype.
+            dropped: which samples go without their context, bool, shape (batch,); None: none.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        (x_0, context), schedule = batch, self.denoiser.schedule
+        if t.shape != x_0.shape[:1] or eps.shape != x_0.shape:
+            raise ValueError(
+                f"x_0 {tuple(x_0.shape)}, t {tuple(t.shape)}, eps {tuple(eps.shape)}: need one "
+                f"time for each sample, t of shape {tuple(x_0.shape[:1])}, and eps of x_0's shape"
+            )
+
+        # Coefficients, in float64 on the host.
+        p, q = target(self.denoiser.prediction, schedule, t, self.denoiser.sigma_data)
+        coefficients = torch.stack([*scales(schedule, t), p, q])
+        factors = torch.stack([self.coefficient(t), self._noise_error(t)])
+
+        # The loss, on the device.
+        column = (-1,) + (1,) * (x_0.ndim - 1)
+        alpha_t, sigma_t, p, q = coefficients.to(x_0).reshape(4, *column).unbind()
         x_t = alpha_t * x_0 + sigma_t * eps
-        condition = () if context is None else (context, dropped.to(x_0.device))
-        output, a, b = self.denoiser.given(*condition).output(x_t, t)
-        loss = _mean((output - (x_0 - a * x_t) / b).square())
-        lambda_ = torch.as_tensor(schedule.half_log_snr(t))
-        error = loss.detach() * _mean(torch.as_tensor(b * alpha_t / sigma_t)) ** 2
-        return Losses(loss, lambda_, error)
+        dropped = None if dropped is None else dropped.to(x_0.device)
+        condition = () if context is None else (context, dropped)
+        output, _, _ = self.denoiser.given(*condition).output(x_t, t)
+        wide = torch.promote_types(x_0.dtype, torch.float32)
+        own = (output - (p * x_0 + q * eps)).to(wide).square().flatten(1).mean(1)
+        weight, noise = factors.to(own).unbind()
+        lambda_ = torch.as_tensor(schedule.half_log_snr(t)).detach()
+        return Losses(weight * own, lambda_, (noise * own).detach())
+
+    def coefficient(self, t: Tensor) -> Tensor:
+        """What multiplies the network's own squared error at times t, float64."""
+        schedule, unit = self.denoiser.schedule, self.weighting.unit
+        weight = self.weighting(torch.as_tensor(schedule.half_log_snr(t)))
+        if unit == "nats":  # stated for lambda: the density of the times is divided out
+            weight = weight / self.times.density(t)
+        if unit in ("own", self.denoiser.prediction):
+            return weight
+        return weight * (self._error(unit, t) / self._error(self.denoiser.prediction, t)) ** 2
+
+    def _error(self, unit: str, t: Tensor) -> Tensor:
+        return error(unit, self.denoiser.schedule, t, self.denoiser.sigma_data)
+
+    def _noise_error(self, t: Tensor) -> Tensor:
+        if self.denoiser.prediction == "noise":
+            return torch.ones_like(t)
+        return (self._error("noise", t) / self._error(self.denoiser.prediction, t)) ** 2
+
+    def _levels(self, count: int, generator: torch.Generator) -> Tensor:
+        """u of the times, each uniform on [0, 1)."""
+        if not self.low_discrepancy:
+            return torch.rand(count, generator=generator, dtype=torch.float64)
+        u = torch.rand((), generator=generator, dtype=torch.float64)
+        return (u + torch.arange(count, dtype=torch.float64) / count) % 1
+
+    def _check(self) -> None:
+        """The loss is defined wherever the law draws."""
+        schedule, prediction = self.denoiser.schedule, self.denoiser.prediction
+        if prediction in _DIVIDES_BY_ALPHA and schedule.alpha(schedule.t_max) == 0:
+            raise ValueError(
+                f"{prediction} prediction says nothing of the data where alpha = 0, at t_max = "
+                f"{schedule.t_max:g} of {schedule!r}: train a network that predicts the velocity "
+                "or the data, or end the schedule before"
+            )
+        t = self.times.quantile((torch.arange(33, dtype=torch.float64) + 0.5) / 33)
+        weight = self.coefficient(t)
+        wrong = ~(weight.isfinite() & (weight >= 0))
+        if bool(wrong.any()):
+            raise ValueError(
+                f"{self.weighting!r} of {prediction} prediction is {float(weight[wrong][0]):g} at "
+                f"t = {float(t[wrong][0]):g}, lambda = "
+                f"{float(schedule.half_log_snr(float(t[wrong][0]))):g}: weights must be finite and "
+                "not negative; state it in another unit, or narrow the schedule"
+            )
+
+    def extra_repr(self) -> str:
+        return f"{self.denoiser.prediction}, {self.weighting!r}, {self.times!r}, drop={self.drop}"
 
 
-def _mean(values: Tensor) -> Tensor:
-    """The mean over all axes but the first."""
-    return values.flatten(1).mean(1)
+def check_clean(x_0: Tensor) -> None:
+    """Raise unless x_0 is a batch of samples that noise can be added to."""
+    if not x_0.is_floating_point():
+        raise TypeError(
+            f"x_0 has dtype {x_0.dtype}: noise is continuous; scale it to floating point, as in "
+            "x_0.float() / 127.5 - 1 for bytes"
+        )
+    if x_0.ndim == 0 or len(x_0) == 0:
+        raise ValueError(f"x_0 has shape {tuple(x_0.shape)}: give one sample or more along axis 0")

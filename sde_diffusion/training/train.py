@@ -11,7 +11,9 @@ from ..denoise import NetworkDenoiser
 from ..scalar import Scalar
 from ..schedule import Schedule
 from .diffusion import DiffusionObjective
+from .laws import Law
 from .trainer import Trainer, TrainResult
+from .weightings import Weighting
 
 
 def train(
@@ -22,6 +24,8 @@ def train(
     steps: int,
     prediction: str = "noise",
     label: str | Callable[[Scalar], Scalar] | None = None,
+    weighting: str | Weighting = "own",
+    times: str | Law | None = None,
     drop: float = 0.0,
     **options: Any,
 ) -> TrainResult:
@@ -30,7 +34,8 @@ def train(
     The short form of
 
         denoiser = NetworkDenoiser(network, schedule, prediction, label)
-        Trainer(DiffusionObjective(denoiser, drop=drop), data, steps=steps, ...).train()
+        objective = DiffusionObjective(denoiser, weighting=weighting, times=times, drop=drop)
+        Trainer(objective, data, steps=steps, ...).train()
 
     Args:
         network: gives the initial weights and is left as it was; asked as network(x, label), with
@@ -41,6 +46,7 @@ def train(
         prediction: "noise", "data", "velocity", "flow", "score" or "edm".
         label: how the network is told the time, as for `NetworkDenoiser`; default: "time" where
             the schedule's times lie in [0, 1], else "edm", log(sigma/alpha)/4.
+        weighting, times: of the loss and of the training times, as for `DiffusionObjective`.
         drop: share of the samples whose condition is withheld, for classifier-free guidance.
         options: as for `Trainer`: batch_size, learning_rate, ema, seed, folder, progress, ...
 
@@ -49,7 +55,8 @@ def train(
     """
     label = trained_label(schedule) if label is None else label
     denoiser = NetworkDenoiser(network, schedule, prediction, label)
-    return Trainer(DiffusionObjective(denoiser, drop=drop), data, steps=steps, **options).train()
+    objective = DiffusionObjective(denoiser, weighting=weighting, times=times, drop=drop)
+    return Trainer(objective, data, steps=steps, **options).train()
 
 
 def trained_label(schedule: Schedule) -> str:
