@@ -33,7 +33,7 @@ from .tabulated import (
     ddpm_squared_cosine,
 )
 from .trace import Trace
-from .training import Trainer, TrainResult, train
+from .training import Trainer, TrainResult, load_denoiser, train
 from .tuning import tune
 from .version import __version__
 from .weights import load_weights, save_weights
@@ -94,6 +94,7 @@ __all__ = [
     "ddpm_squared_cosine",
     "default_plan",
     "invert",
+    "load_denoiser",
     "load_weights",
     "networks",
     "predictor_corrector",

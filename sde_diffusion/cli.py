@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .commands import certify, compare, listing, tune
+from .commands import certify, compare, listing, sample, train, tune
 
-COMMANDS = (compare, tune, certify, listing)
+COMMANDS = (train, sample, compare, tune, certify, listing)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

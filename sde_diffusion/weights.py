@@ -61,6 +61,17 @@ def load_weights(
             unchanged; an average that is not there.
     """
     tensors, header = read_file(Path(path), WEIGHTS, TRAINING)
+    return fill_weights(network, tensors, header, Path(path), average)
+
+
+def fill_weights(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    header: dict[str, Any],
+    path: Path,
+    average: str | None = None,
+) -> dict[str, Any]:
+    """What `load_weights` does, from a file that is read already."""
     metadata, saved = header.get("metadata"), header.get("network")
     if metadata is None:
         metadata = header
@@ -71,7 +82,7 @@ def load_weights(
         saved = under("network.", header["configuration"]["network"])
     elif average is not None:
         raise ValueError(f"{path} holds one set of weights, no averages: leave average={average!r}")
-    check_same({"network": saved}, {"network": describe(network)}, Path(path))
+    check_same({"network": saved}, {"network": describe(network)}, path)
     network.load_state_dict(tensors)
     return metadata
 

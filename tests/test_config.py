@@ -4,11 +4,14 @@ import json
 
 import pytest
 
+from sde_diffusion import Shifted, VPLinear
+from sde_diffusion.training import law_of, trainer_of, weighting_of
 from sde_diffusion.training.config import Configuration, read_configuration
 
+VP = VPLinear()
 TABLES = {
     "data": {"kind": "digits"},
-    "network": {"kind": "mlp", "width": 8},
+    "network": {"kind": "mlp", "width": 8, "classes": 10},
     "schedule": {"kind": "shifted", "base": {"kind": "vp_linear"}, "factor": 2.0},
     "training": {"steps": 2, "ema": [0.1, {"decay": 0.9}]},
 }
@@ -18,6 +21,7 @@ kind = "digits"
 [network]
 kind = "mlp"
 width = 8
+classes = 10
 [schedule]
 kind = "shifted"
 base = { kind = "vp_linear" }
@@ -87,3 +91,45 @@ def test_files_that_are_refused(tmp_path, name, text, message):
         read_configuration(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_configuration(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("objective", "weighting", "times"),
+    [
+        ({}, weighting_of("own"), law_of("uniform", VP)),
+        (
+            {"weighting": "min_snr", "times": "laplace"},
+            weighting_of("min_snr"),
+            law_of("laplace", VP),
+        ),
+        ({"weighting": {"kind": "noise"}}, weighting_of("noise"), law_of("uniform", VP)),
+        (
+            {
+                "weighting": {"kind": "min_snr", "gamma": 3},
+                "times": {"kind": "log_normal", "mean": 0.5, "std": 2.0},
+            },
+            weighting_of("min_snr", gamma=3.0),
+            law_of("log_normal", VP, mean=0.5, std=2.0),
+        ),
+    ],
+)
+def test_the_objective_is_what_the_table_says(objective, weighting, times):
+    configuration = Configuration.of({**TABLES, "objective": {**objective, "drop": 0.2}})
+    made = trainer_of(configuration).options.objective
+    assert (made.weighting, made.times.law, made.drop) == (weighting, times, 0.2)
+
+
+def test_the_trainer_is_what_the_tables_say():
+    """Every table reaches what it is for; what the data settle is filled in."""
+    tables = {**TABLES, "data": {"kind": "digits", "part": "held_out", "flip": True}}
+    tables["model"] = {"prediction": "edm", "sigma_data": 0.4}
+    tables["network"] = {**TABLES["network"], "classes": 10, "hidden": 4}
+    options = trainer_of(Configuration.of(tables)).options
+    denoiser = options.objective.denoiser
+    assert (denoiser.prediction, denoiser.sigma_data, denoiser.label) == ("edm", 0.4, "time")
+    assert denoiser.network.configuration["event_shape"] == [1, 8, 8]
+    assert denoiser.schedule(0.3) == Shifted(VPLinear(), 2.0)(0.3)
+    assert (options.steps, len(options.data)) == (2, 599)
+    assert [average.name for average in options.ema] == ["sigma_rel 0.1", "decay 0.9"]
+    assert options.model["event_shape"] == [1, 8, 8]
+    assert options.model["classes"] == 10

@@ -2,7 +2,9 @@
 
 from .autoencoding import AutoencoderObjective
 from .batch import Batch, Losses
+from .build import trainer_of
 from .checkpoint import checkpoints, latest
+from .config import Configuration, read_configuration
 from .data import Data, Flipped, TensorData, as_data
 from .diffusion import DiffusionObjective
 from .digits import digits
@@ -10,6 +12,7 @@ from .ema import Average, ConstantDecay, PowerFunction
 from .hugging_face import HuggingFaceData
 from .image_folder import ImageFolder
 from .laws import LAWS, Law, law_of
+from .load import LoadedModel, load_denoiser, load_model
 from .numpy_data import NumpyData
 from .objective import Objective
 from .train import train
@@ -22,6 +25,7 @@ __all__ = [
     "AutoencoderObjective",
     "Average",
     "Batch",
+    "Configuration",
     "ConstantDecay",
     "Data",
     "DiffusionObjective",
@@ -29,6 +33,7 @@ __all__ = [
     "HuggingFaceData",
     "ImageFolder",
     "Law",
+    "LoadedModel",
     "Losses",
     "NumpyData",
     "Objective",
@@ -42,6 +47,10 @@ __all__ = [
     "digits",
     "latest",
     "law_of",
+    "load_denoiser",
+    "load_model",
+    "read_configuration",
     "train",
+    "trainer_of",
     "weighting_of",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..denoise import NetworkDenoiser
 from ..extras import optional
 from ..names import look_up
 from ..noise import check_seed
@@ -18,6 +19,7 @@ from ..times import check_steps
 from ..weights import describe
 from .data import Data
 from .ema import Average
+from .fits import check_fits
 from .objective import Objective
 from .processes import PRECISIONS
 
@@ -94,6 +96,8 @@ class Options:
             raise TypeError(f"{kind} has no module `network`: name the one wanted in the end so")
         if not any(p.requires_grad for p in objective.parameters()):
             raise ValueError(f"{kind} has no weights to train: all have requires_grad=False")
+        if isinstance(getattr(objective, "denoiser", None), NetworkDenoiser):
+            check_fits(objective.network, self.data)
 
     def parts(self, processes: int) -> int:
         """Parts of a batch, over all processes.

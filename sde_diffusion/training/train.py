@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..denoise import NetworkDenoiser
+from ..model import default_label
 from ..scalar import Scalar
 from ..schedule import Schedule
 from .diffusion import DiffusionObjective
@@ -53,12 +54,7 @@ def train(
     Raises:
         As `Trainer` and `Trainer.train`.
     """
-    label = trained_label(schedule) if label is None else label
+    label = default_label(schedule) if label is None else label
     denoiser = NetworkDenoiser(network, schedule, prediction, label)
     objective = DiffusionObjective(denoiser, weighting=weighting, times=times, drop=drop)
     return Trainer(objective, data, steps=steps, **options).train()
-
-
-def trained_label(schedule: Schedule) -> str:
-    """How a newly trained network is told the time: "time" on [0, 1], else "edm"."""
-    return "time" if schedule.t_min >= 0 and schedule.t_max <= 1 else "edm"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .data import as_data
 from .ema import Average, as_average
+from .load import described
 from .loop import Loop
 from .objective import Objective
 from .options import Options
@@ -90,7 +91,8 @@ class Trainer:
         sample_every: steps between two sets of samples; default: as checkpoints.
         held_out: data on which the averaged weights are evaluated.
         evaluate_every: steps between two evaluations; default: as checkpoints.
-        model: a description of the model, anything JSON can hold, kept in the checkpoints.
+        model: a description of the model, as JSON has it, kept in the checkpoints; default: what
+            `load_denoiser` needs, where the network and the schedule are the library's.
         tensorboard: log to TensorBoard; default: where it is installed and there is a folder.
         progress: tell progress, with the time left and the loss by half-log-SNR, on stderr.
         device: "cpu" to stay there; default: what `accelerate` finds.
@@ -130,9 +132,10 @@ class Trainer:
         progress: bool = True,
         device: str | torch.device | None = None,
     ) -> None:
+        samples = as_data(data)
         self.options = Options(
             objective=objective,
-            data=as_data(data),
+            data=samples,
             steps=steps,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -153,7 +156,7 @@ class Trainer:
             sample_every=checkpoint_every if sample_every is None else sample_every,
             held_out=None if held_out is None else as_data(held_out),
             evaluate_every=checkpoint_every if evaluate_every is None else evaluate_every,
-            model=dict(model or {}),
+            model=described(objective, samples) if model is None else dict(model),
             tensorboard=tensorboard,
             progress=progress,
             device=device,

@@ -1,0 +1,140 @@
+"""sde-diffusion sample: samples from a checkpoint of `train`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..comparison.entries import options_of
+from ..presets import PRESETS
+from ..progress import Progress
+from ..sample import find_solver, sample
+from ..store import digest
+from ..training.load import LoadedModel, load_model
+from ..weights import digest_of
+from .arguments import check_device
+from .outputs import Folder, Output, Whole, check_out
+
+DESCRIPTION = """Draw samples from a checkpoint of `train`, which holds all that is needed. A sample
+depends on the seed and on its number, not on --batch. A folder of pictures that was stopped
+(Ctrl-C) keeps those that are finished; the same command goes on from there."""
+SEED_BITS = 32  # sample i of seed s has seed s 2^32 + i
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Enter `sample`."""
+    parser = commands.add_parser(
+        "sample", help="samples from a trained model", description=DESCRIPTION
+    )
+    option = parser.add_argument
+    option("checkpoint", type=Path, help="of `train`, or its folder: then the latest in it")
+    option("--n", type=int, default=64, help="samples (default 64)")
+    option(
+        "--out",
+        type=Path,
+        default=Path("samples.npz"),
+        metavar="PATH",
+        help="a file .npz (numbers), a file .png (one picture of all), or a folder for a .png each "
+        "(default: samples.npz)",
+    )
+    option("--steps", type=int, help="of the solver (default 20)")
+    option(
+        "--solver",
+        default="default",
+        metavar="SOLVER|PLAN.JSON",
+        help="with options after it ('ddim eta=0.5'), or the file of a plan (see: sde-diffusion "
+        "list)",
+    )
+    option("--times", default="default", help="the solver's grid (see: sde-diffusion list grids)")
+    option(
+        "--class",
+        dest="classes",
+        metavar="3|3,5|none",
+        help="of the samples, taking turns; none: without condition (default: all of them)",
+    )
+    option("--average", metavar="WIDTH", help="of the average of the weights (default: the first)")
+    option("--seed", type=int, default=0, help="of the noise (default 0)")
+    option("--batch", type=int, default=256, help="samples at once (default 256)")
+    option("--device", help="of the network (default: cuda if there is one, else cpu)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw, write, and say where."""
+    for name in ("n", "batch"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} {getattr(options, name)} must be at least 1")
+    if not 0 <= options.seed < 2**31:
+        raise ValueError(f"--seed {options.seed} must lie in [0, 2^31)")
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
+    solver, more = _solver(options.solver)
+    model = load_model(options.checkpoint, options.average, device)
+    check_out(options.out, model.event_shape)
+    labels = _labels(options.classes, options.n, model)
+    output = _output(options, model)
+    missing = output.missing(options.n)
+    with Progress(len(missing)) as progress, torch.inference_mode():
+        for first in range(0, len(missing), options.batch):
+            numbers = missing[first : first + options.batch]
+            given = () if labels is None else (labels[numbers].to(device),)
+            x = sample(
+                model.denoiser.given(*given),
+                (len(numbers), *model.event_shape),
+                solver=solver,
+                steps=options.steps,
+                times=options.times,
+                seed=[(options.seed << SEED_BITS) + number for number in numbers],
+                **more,
+            )
+            output.add(numbers, x)
+            progress.advance(len(numbers), f"{options.n} samples")
+    output.finish(labels)
+    print(f"{options.n} samples of {model.about}: {options.out}")
+    return 0
+
+
+def _solver(text: str) -> tuple[str, dict[str, Any]]:
+    """A solver's name or a plan's file, and the options after it."""
+    name, *words = text.split() or [""]
+    if text in PRESETS or text == "default" or name.endswith(".json") or not words:
+        return text, {}
+    return name, options_of(name, find_solver(name), words)
+
+
+def _labels(text: str | None, n: int, model: LoadedModel) -> Tensor | None:
+    """The class of each sample; None: without condition."""
+    if model.classes is None:
+        if text not in (None, "none"):
+            raise ValueError(f"--class {text}: {model.about} was trained without classes")
+        return None
+    if text == "none":
+        return None
+    try:
+        chosen = range(model.classes) if text is None else [int(c) for c in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--class {text}: give numbers with commas between, or none") from error
+    wrong = next((c for c in chosen if not 0 <= c < model.classes), None)
+    if wrong is not None:
+        raise ValueError(f"--class {wrong}: the classes are 0 to {model.classes - 1}")
+    return torch.tensor([chosen[i % len(chosen)] for i in range(n)])
+
+
+def _output(options: argparse.Namespace, model: LoadedModel) -> Output:
+    if options.out.suffix:
+        return Whole(options.out, model.range)
+    assert isinstance(model.denoiser.network, nn.Module)
+    is_file = options.solver.endswith(".json")
+    about = {
+        "weights": digest_of(model.denoiser.network.state_dict()),
+        "solver": digest(Path(options.solver).read_text()) if is_file else options.solver,
+        "steps": options.steps,
+        "times": options.times,
+        "class": options.classes,
+        "seed": options.seed,
+    }
+    return Folder(options.out, model.range or (-1.0, 1.0), about)
