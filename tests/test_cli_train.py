@@ -90,6 +90,14 @@ def test_the_checkpoint_alone_makes_the_model_again(trained):
     )
 
 
+def test_the_other_commands_take_a_checkpoint(folder, trained, capsys):
+    ask = ["--model", str(trained), "--shape", "1,8,8", "--nfe", "4", "--out", "found"]
+    assert main(["compare", *ask, "--n", "2", "--solvers", "ddim eta=0.0"]) == 0
+    assert "ddim" in capsys.readouterr().out
+    assert main(["compare", *ask, "--model", str(folder)]) == 1
+    assert "holds no checkpoint" in capsys.readouterr().err
+
+
 def test_a_sample_does_not_depend_on_the_batch(trained):
     found = []
     for n, batch in ((5, 5), (5, 2), (3, 1)):

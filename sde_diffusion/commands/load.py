@@ -7,8 +7,10 @@ import importlib.util
 import inspect
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
+from .. import training
 from ..denoise import Denoiser
 from ..names import unknown
 
@@ -43,11 +45,13 @@ def load(path: str) -> Any:
 
 
 def load_denoiser(path: str) -> Denoiser:
-    """A denoiser, or what a function without arguments of that name returns.
+    """A denoiser, or what a function without arguments of that name returns; or a checkpoint's.
 
     Raises:
-        ValueError: as `load`, or if it is no denoiser.
+        ValueError: as `load`, or if it is no denoiser; a checkpoint that cannot be read.
     """
+    if path.endswith(".safetensors") or (":" not in path and Path(path).is_dir()):
+        return training.load_denoiser(path)
     found = load(path)
     if _takes_nothing(found):
         found = found()
