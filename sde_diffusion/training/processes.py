@@ -27,12 +27,15 @@ def accelerated(mixed_precision: str, device: torch.device | str | None) -> Iter
     for kind in shared:
         kind._shared_state = {}
     try:
-        yield accelerate.Accelerator(
+        accelerator = accelerate.Accelerator(
             mixed_precision=mixed_precision,
             cpu=device is not None and torch.device(device).type == "cpu",
             # A network asked without conditions leaves the weights that read them unused.
             kwargs_handlers=[tools.DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
+        if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+            raise ValueError("mixed_precision = 'fp16' needs a GPU: on a CPU write 'bf16' or 'no'")
+        yield accelerator
     finally:
         for kind, kept in zip(shared, before, strict=True):
             kind._shared_state = kept
