@@ -149,7 +149,7 @@ def test_precisions_follow_each_other_in_one_process():
     assert not torch.is_autocast_enabled("cpu")
     out = half.objective(Batch(gaussian_data(8)), torch.Generator().manual_seed(0))
     assert out.loss.dtype == torch.float32, "what accelerate put around it is taken off"
-    with pytest.raises(ValueError, match="fp16.* GPU"):
+    with pytest.raises(ValueError, match=r"fp16.* GPU"):
         fit(plain(), mixed_precision="fp16", device="cpu")
 
 
