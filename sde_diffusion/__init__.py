@@ -4,7 +4,7 @@ schedule -> f, g, lambda          denoiser: one network, however it was trained
 solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
 """
 
-from . import adaptive, comparison, networks, problems, solvers, times, transform, tuning
+from . import adaptive, comparison, latent, networks, problems, solvers, times, transform, tuning
 from .brownian import BrownianPath
 from .certificates import Certificate, certify, certify_all
 from .comparison import Comparison, compare
@@ -13,6 +13,7 @@ from .few_steps import default_plan
 from .form import Form
 from .inversion import invert, resume
 from .langevin import LANGEVIN, annealed_langevin, predictor_corrector
+from .latent import LatentDiffusion, LatentSpace
 from .networks import DiT, ResidualMLP, UNet
 from .noise import IndependentNoise, Noise, PerSampleNoise
 from .parallel import Conditioned, ParallelRun, run_parallel
@@ -59,6 +60,8 @@ __all__ = [
     "ForwardSDE",
     "FunctionDenoiser",
     "IndependentNoise",
+    "LatentDiffusion",
+    "LatentSpace",
     "NetworkDenoiser",
     "Noise",
     "ParallelRun",
@@ -94,6 +97,7 @@ __all__ = [
     "ddpm_squared_cosine",
     "default_plan",
     "invert",
+    "latent",
     "load_denoiser",
     "load_weights",
     "networks",
