@@ -185,6 +185,14 @@ def test_a_folder_of_pictures(folder, pixels):
     assert ImageFolder(folder, 8, labels=True).describe() != before
 
 
+def test_pictures_are_read_once(folder):
+    data, every = ImageFolder(folder, 8), torch.arange(N)
+    first = data.batch(every).x
+    for file in data.files:
+        file.unlink()
+    assert torch.equal(data.batch(every).x, first)
+
+
 def test_pictures_are_resized_cut_and_turned_grey(tmp_path):
     """A wide picture, left half black, right half white: its middle square has both halves."""
     wide = np.zeros((40, 80), dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,11 @@ import torch
 from ..extras import optional
 
 PRECISIONS = ("no", "bf16", "fp16")
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks for all, as launchers number them."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
