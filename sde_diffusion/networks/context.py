@@ -2,7 +2,7 @@ r"""The condition of a sample: a class, or a sequence of tokens such as those of
 
 A class y in {0, .., K-1}, or tokens c_1, .., c_L, is told to a network as a vector,
 
-    v = E_y     or     v = W_2 (1/L) sum_l silu(W_1 c_l),
+    v = E_y     or     v = W_2 norm((1/L) sum_l silu(W_1 c_l)),
 
 which is added to the embedding of the time, W [sin, cos](2 pi nu t) + v; tokens are also looked up
 wherever a network attends to them (`CrossAttention`). A sample without a condition has a learned
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import layer_norm, silu
 
 from .layers import linear
 
@@ -97,7 +97,8 @@ class Condition(nn.Module):
             vector, tokens = self.table[context], None
         else:
             tokens = context.to(self.null.dtype)
-            vector = self.project(silu(self.expand(tokens)).mean(dim=1))
+            mean = silu(self.expand(tokens)).mean(dim=1)
+            vector = self.project(layer_norm(mean, mean.shape[1:]))
         if drop is not None:
             vector = torch.where(drop[:, None], self.null, vector)
         return Told(vector, tokens, drop)

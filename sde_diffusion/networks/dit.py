@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, pixel_shuffle, pixel_unshuffle, silu
+from torch.nn.functional import gelu, layer_norm, silu
 
 from .attention import CrossAttention, SelfAttention
 from .context import Condition, Told
@@ -142,15 +142,14 @@ class DiT(Network):
         check_time(x, t)
         told = self.condition(context, drop, len(x))
         e = silu(self.embed(self.time(t, told.vector)))
-        patches = pixel_unshuffle(x.to(self.enter.weight.dtype), self.patch)
-        rows, columns = patches.shape[2:]
-        h = self.enter(patches.flatten(2).mT)
+        rows, columns = (side // self.patch for side in x.shape[2:])
+        h = self.enter(_patches(x.to(self.enter.weight.dtype), self.patch))
         h = h + _places(rows, columns, h.shape[-1], h.device).to(h.dtype)
         for block in self.blocks:
             h = block(h, e, told)
         shift, scale = self.modulation(e)[:, None].chunk(2, dim=-1)
         out = self.leave(_modulated(h, scale, shift))
-        return pixel_shuffle(out.mT.unflatten(2, (rows, columns)), self.patch).to(x.dtype)
+        return _image(out, rows, columns, self.patch).to(x.dtype)
 
     @staticmethod
     def arguments_for(event_shape: Sequence[int]) -> dict[str, Any]:
@@ -163,6 +162,21 @@ def _normal(h: Tensor) -> Tensor:
 
 def _modulated(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return _normal(h) * (1 + scale) + shift
+
+
+def _patches(x: Tensor, p: int) -> Tensor:
+    """(batch, channels, rows p, columns p) -> (batch, rows columns, channels p p)."""
+    batch, channels, height, width = x.shape
+    rows, columns = height // p, width // p
+    apart = x.reshape(batch, channels, rows, p, columns, p).permute(0, 2, 4, 1, 3, 5)
+    return apart.reshape(batch, rows * columns, channels * p * p)
+
+
+def _image(h: Tensor, rows: int, columns: int, p: int) -> Tensor:
+    """The inverse of `_patches`."""
+    channels = h.shape[-1] // (p * p)
+    together = h.reshape(len(h), rows, columns, channels, p, p).permute(0, 3, 1, 4, 2, 5)
+    return together.reshape(len(h), channels, rows * p, columns * p)
 
 
 def _places(rows: int, columns: int, width: int, device: torch.device) -> Tensor:
