@@ -6,7 +6,6 @@ from latents import Rotation, autoencoder, images
 
 import sde_diffusion as sd
 from sde_diffusion.latent import LatentDiffusion, LatentSpace
-from sde_diffusion.model import describe_model
 from sde_diffusion.networks import ResidualMLP
 from sde_diffusion.training import AutoencoderObjective, DiffusionObjective, Trainer
 from sde_diffusion.training.random import generator_at
@@ -30,10 +29,9 @@ def space():
 
 def trained_on(space, folder, **options):
     """Two steps on the latents of a space."""
-    model = describe_model(denoiser(), space.event_shape)
     objective = DiffusionObjective(denoiser())
     latents = space.encode_all(images())
-    options = {"steps": 2, "folder": folder, "model": model, **QUIET, **options}
+    options = {"steps": 2, "folder": folder, **QUIET, **options}
     return Trainer(objective, latents, **options).train()
 
 
@@ -99,12 +97,6 @@ def test_latents_of_another_autoencoder_are_refused(space, tmp_path, change):
     with pytest.raises(ValueError, match="another run"):
         trained_on(other, tmp_path, steps=3)
     assert LatentDiffusion.from_checkpoint(tmp_path, space).sample(1, steps=2).isfinite().all()
-
-
-def test_a_checkpoint_that_does_not_know_its_network(space, tmp_path):
-    trained_on(space, tmp_path, model=None)
-    with pytest.raises(ValueError, match="describe_model"):
-        LatentDiffusion.from_checkpoint(tmp_path, space)
 
 
 def test_files_of_another_kind_or_damaged(space, tmp_path):

@@ -18,7 +18,8 @@ from ..denoise import Denoiser, NetworkDenoiser
 from ..model import describe_model, model_of
 from ..sample import sample
 from ..training.checkpoint import latest
-from ..weights import TRAINING, load_weights, read_file, under, write_file
+from ..training.load import load_denoiser
+from ..weights import TRAINING, read_file, under, write_file
 from .space import LatentSpace
 
 FORMAT = "sde_diffusion.latent_diffusion/1"
@@ -92,25 +93,28 @@ class LatentDiffusion:
         """
         tensors, header = read_file(Path(path), FORMAT)
         denoiser = model_of(header["model"], f"{path}: model")
-        _module(denoiser).load_state_dict(under("network.", tensors))
+        network = denoiser.network
+        assert isinstance(network, nn.Module)  # `build` makes no other
+        network.load_state_dict(under("network.", tensors))
+        network.eval().requires_grad_(False)
         return cls(denoiser, LatentSpace.restored(under("space.", tensors), header["space"]))
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | os.PathLike[str], space: LatentSpace, average: str | None = None
+        cls, path: str | os.PathLike[str], space: LatentSpace, average: str | float | None = None
     ) -> LatentDiffusion:
         """From a checkpoint of a `Trainer` that was given `space.encode_all(...)` as its data.
 
         Args:
             path: the checkpoint, or the folder of the run.
             space: the latents that it was trained on.
-            average: which average of the weights, by name; default: the first.
+            average: which average of the weights; see `training.load_denoiser`.
 
         Raises:
             FileNotFoundError: there is no checkpoint.
             ValueError: it was trained on something else than latents of this space (another
-                autoencoder, other weights of it, or another scale), or without
-                model=describe_model(...), so that the network is not known.
+                autoencoder, other weights of it, or another scale), or with a network of one's
+                own.
         """
         path = latest(path)
         _, header = read_file(path, TRAINING)
@@ -120,16 +124,7 @@ class LatentDiffusion:
                 f"{path} was trained on {trained_on!r}, but this space has {space.describe()!r}: "
                 "its samples would be decoded to nonsense; give the space of its training"
             )
-        model = header.get("model")
-        if not model:
-            raise ValueError(
-                f"{path} does not say what its network is: train with "
-                "model=describe_model(denoiser, space.event_shape), or build the network, "
-                "load_weights and give both to LatentDiffusion"
-            )
-        denoiser = model_of(model, f"{path}: model")
-        load_weights(_module(denoiser), path, average)
-        return cls(denoiser, space)
+        return cls(load_denoiser(path, average), space)
 
     def _network_denoiser(self, what: str) -> NetworkDenoiser:
         if not isinstance(self.denoiser, NetworkDenoiser):
@@ -137,9 +132,3 @@ class LatentDiffusion:
                 f"only a NetworkDenoiser can be {what}, not a {type(self.denoiser).__name__}"
             )
         return self.denoiser
-
-
-def _module(denoiser: NetworkDenoiser) -> nn.Module:
-    """The network of `model_of`, ready to be sampled from."""
-    assert isinstance(denoiser.network, nn.Module)
-    return denoiser.network.eval().requires_grad_(False)
