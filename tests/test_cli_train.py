@@ -170,8 +170,12 @@ def test_examples_run(folder, name, capsys):
     assert main(["train", "--example", name]) == 0
     text = capsys.readouterr().out
     (folder / f"{name}.toml").write_text(text)
-    small = ["--set", "training.batch_size=4", "--set", "samples.steps=2", "--set", "samples.n=2"]
-    assert main(["train", f"{name}.toml", "--steps", "2", *small]) == 0
+    (folder / "pictures").mkdir()
+    for i in range(3):
+        Image.new("RGB", (70, 80), (80 * i, 0, 0)).save(folder / "pictures" / f"{i}.png")
+    small = {"training.batch_size": 2, "samples.steps": 2, "samples.n": 2, "network.width": 8}
+    settings = [f"--set={key}={value}" for key, value in small.items()]
+    assert main(["train", f"{name}.toml", "--steps", "2", *settings]) == 0
     assert main(["sample", name, "--n", "2", "--steps", "2"]) == 0
 
 
