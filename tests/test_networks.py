@@ -270,6 +270,17 @@ def test_configurations_that_name_no_network_are_refused(configuration, said):
         build(configuration)
 
 
+def test_lists_that_are_none_are_refused():
+    for wrong, make in (
+        ("multipliers = 2", lambda: UNet(1, multipliers=2)),
+        ("attention = 1", lambda: UNet(1, attention=1)),
+        ("event_shape = 64", lambda: ResidualMLP(64)),
+        ("event_shape = '64'", lambda: ResidualMLP("64")),
+    ):
+        with pytest.raises(TypeError, match=f"{wrong} must be a list"):
+            make()
+
+
 def test_the_data_settle_what_is_not_given_and_what_is_given_must_agree():
     images, vectors = (3, 8, 8), (5,)
     assert build({"kind": "unet", "width": 4}, images).channels == 3

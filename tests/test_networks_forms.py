@@ -31,7 +31,7 @@ def test_the_small_dit_has_the_size_it_is_reported_with():
     ("make", "millions"),
     [
         (lambda: UNet(1, width=8, multipliers=(1, 2), blocks=1), 0.05),
-        (lambda: UNet(1, width=156, multipliers=(1, 2, 2, 2)), 50),
+        (lambda: UNet(1, width=152, multipliers=(1, 2, 2, 2)), 50),
         (lambda: DiT(1, width=36, depth=2), 0.05),
         (lambda: DiT(1, width=480, depth=12), 50),
         (lambda: ResidualMLP((2,), width=64, depth=3), 0.05),

@@ -27,7 +27,7 @@ from torch.nn.functional import layer_norm, silu
 from .context import Condition
 from .embedding import TimeEmbedding
 from .layers import linear
-from .network import Network, check_sizes, check_time, remember
+from .network import Network, check_lists, check_sizes, check_time, remember
 
 
 class ResidualBlock(nn.Module):
@@ -66,6 +66,7 @@ class ResidualMLP(Network):
         seed: of the initial weights; torch's global generator is neither read nor moved.
 
     Raises:
+        TypeError: if a list is not one.
         ValueError: if a size is not positive, or two outputs are asked for scalars.
     """
 
@@ -83,6 +84,7 @@ class ResidualMLP(Network):
     ) -> None:
         super().__init__()
         self.configuration = remember("mlp", locals())
+        check_lists(event_shape=event_shape)
         self.event_shape, self.outputs = tuple(event_shape), outputs
         hidden = width if hidden is None else hidden
         check_sizes(

@@ -69,6 +69,13 @@ def check_sizes(outputs: int = 1, dropout: float = 0.0, **sizes: Any) -> None:
         raise ValueError(f"dropout = {dropout!r} must be in [0, 1)")
 
 
+def check_lists(**values: Any) -> None:
+    """Refuse what is not a list or tuple, by name."""
+    for name, value in values.items():
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise TypeError(f"{name} = {value!r} must be a list, such as [1, 2]")
+
+
 def check_heads(width: int, heads: int, name: str = "width") -> None:
     """Refuse heads that do not share the width evenly."""
     if width % heads:

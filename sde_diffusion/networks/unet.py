@@ -38,6 +38,7 @@ from .network import (
     Network,
     check_heads,
     check_images,
+    check_lists,
     check_sizes,
     check_time,
     image_channels,
@@ -68,6 +69,7 @@ class UNet(Network):
         seed: of the initial weights; torch's global generator is neither read nor moved.
 
     Raises:
+        TypeError: if a list is not one.
         ValueError: if a size is not positive, a level does not exist, or heads do not fit.
     """
 
@@ -88,6 +90,7 @@ class UNet(Network):
     ) -> None:
         super().__init__()
         self.configuration = remember("unet", locals())
+        check_lists(multipliers=multipliers, attention=attention)
         check_sizes(
             outputs,
             dropout,
