@@ -4,7 +4,19 @@ schedule -> f, g, lambda          denoiser: one network, however it was trained
 solver(schedule, times) -> Plan   run(plan, denoiser, x) -> samples
 """
 
-from . import adaptive, comparison, latent, networks, problems, solvers, times, transform, tuning
+from . import (
+    adaptive,
+    bounds,
+    comparison,
+    latent,
+    networks,
+    problems,
+    solvers,
+    times,
+    transform,
+    tuning,
+)
+from .bounds import Bins, Bound, continuous_bound, discrete_bound
 from .brownian import BrownianPath
 from .certificates import Certificate, certify, certify_all
 from .comparison import Comparison, compare
@@ -36,6 +48,7 @@ from .tabulated import (
 from .trace import Trace
 from .training import Trainer, TrainResult, load_denoiser, train
 from .tuning import tune
+from .variances import Moments, analytic_dpm, learned_variance, measure_moments
 from .version import __version__
 from .weights import load_weights, save_weights
 
@@ -47,6 +60,8 @@ __all__ = [
     "PRESETS",
     "SOLVERS",
     "VE",
+    "Bins",
+    "Bound",
     "BrownianPath",
     "Certificate",
     "Claim",
@@ -62,6 +77,7 @@ __all__ = [
     "IndependentNoise",
     "LatentDiffusion",
     "LatentSpace",
+    "Moments",
     "NetworkDenoiser",
     "Noise",
     "ParallelRun",
@@ -87,19 +103,25 @@ __all__ = [
     "ZeroTerminalSNR",
     "__version__",
     "adaptive",
+    "analytic_dpm",
     "annealed_langevin",
+    "bounds",
     "certify",
     "certify_all",
     "compare",
     "comparison",
+    "continuous_bound",
     "ddpm_linear",
     "ddpm_scaled_linear",
     "ddpm_squared_cosine",
     "default_plan",
+    "discrete_bound",
     "invert",
     "latent",
+    "learned_variance",
     "load_denoiser",
     "load_weights",
+    "measure_moments",
     "networks",
     "predictor_corrector",
     "preset",

@@ -139,9 +139,11 @@ class NetworkDenoiser(Denoiser):
         sigma_data: standard deviation of the data, for "edm" prediction only.
         dtype, device: what the network computes in and on; default: those of its parameters, where
             it is a module (states keep their own dtype, float32 or wider).
+        outputs: 2 for a network that returns twice the channels, (batch, 2C, ...), the second half
+            of which tell its variance (see `with_variance`); default: `network.outputs`, else 1.
 
     Raises:
-        ValueError: unknown prediction or label; timestep labels without N.
+        ValueError: unknown prediction or label; timestep labels without N; outputs not 1 or 2.
     """
 
     def __init__(
@@ -154,6 +156,7 @@ class NetworkDenoiser(Denoiser):
         sigma_data: float = 0.5,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        outputs: int | None = None,
     ) -> None:
         if not callable(network):
             raise TypeError(f"network must be callable as network(x, label), not {network!r}")
@@ -177,6 +180,13 @@ class NetworkDenoiser(Denoiser):
             )
         self._condition: tuple[Any, ...] = ()
         self._dtype, self._device = dtype, None if device is None else torch.device(device)
+        told = getattr(network, "outputs", 1)  # another package's may be of another meaning
+        self.outputs = (told if type(told) is int else 1) if outputs is None else outputs
+        if self.outputs not in (1, 2):
+            raise ValueError(
+                f"outputs = {self.outputs!r} must be 1, or 2 for a network that also tells a "
+                "variance"
+            )
         if not (self.timesteps is None or (type(self.timesteps) is int and self.timesteps > 0)):
             raise ValueError(f"timesteps = {self.timesteps!r} must be a positive integer")
         schedule.check(points=33)
@@ -217,12 +227,33 @@ class NetworkDenoiser(Denoiser):
         Returns:
             F of x's shape, and a and b that multiply x and F: of shape () or (batch, 1, .., 1).
         """
+        answer, a, b = self._read(x, t)
+        return self._mean(answer, x), a, b
+
+    def with_variance(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Scalar, Scalar]:
+        """(F, v, a, b): d = a x + b F, and v, of x's shape, what the network tells of its variance.
+
+        Args and times as for `output`.
+
+        Raises:
+            TypeError: if the network has one output.
+        """
+        if self.outputs != 2:
+            raise TypeError(
+                "the network tells no variance: build it with outputs=2, or, where it returns "
+                "twice the channels, say so: NetworkDenoiser(..., outputs=2)"
+            )
+        answer, a, b = self._read(x, t)
+        return self._mean(answer, x), answer[:, x.shape[1] :], a, b
+
+    def _read(self, x: Tensor, t: Tensor) -> tuple[Tensor, Scalar, Scalar]:
+        """All that the network answers, and a and b by which its mean is read."""
         t = double(t)
         c_in, a, b = (
             along(torch.as_tensor(c), x) for c in self._affine(self, t, *self.schedule(t))
         )
         label = self._tell(t, x).expand(len(x))
-        return self._ask(self.dtype or x.dtype, label, c_in, x), a, b
+        return self._answer(self.dtype or x.dtype, label, c_in, x), a, b
 
     def given(self, *condition: Any) -> NetworkDenoiser:
         """The same denoiser, its network asked as network(x, label, *condition).
@@ -268,12 +299,22 @@ class NetworkDenoiser(Denoiser):
     def _ask(
         self, dtype: torch.dtype, label: Tensor, c_in: Scalar, x: Tensor, out: Tensor | None = None
     ) -> Tensor:
-        """F(c_in x), asked in the network's dtype and answered in the state's; `out` is left."""
+        """F(c_in x), without what is told of a variance; `out` is left."""
+        return self._mean(self._answer(dtype, label, c_in, x), x)
+
+    def _mean(self, answer: Tensor, x: Tensor) -> Tensor:
+        return answer if self.outputs == 1 else answer[:, : x.shape[1]]
+
+    def _answer(self, dtype: torch.dtype, label: Tensor, c_in: Scalar, x: Tensor) -> Tensor:
+        """The network at c_in x, asked in its own dtype and answered in the state's."""
         scaled = x if not isinstance(c_in, Tensor) and c_in == 1.0 else x * c_in
         asked = scaled if dtype is x.dtype else scaled.to(dtype)
         output = self.network(asked, label, *self._condition)
-        if not isinstance(output, Tensor) or output.shape != x.shape:
-            raise ValueError(wrong_output(output, x))
+        shape = x.shape
+        if self.outputs == 2:  # a state of single numbers, (batch,), has no channels to double
+            shape = torch.Size((len(x), *(2 * c for c in x.shape[1:2]), *x.shape[2:]))
+        if not isinstance(output, Tensor) or output.shape != shape:
+            raise ValueError(wrong_output(output, x, self.outputs))
         return output if output.dtype is x.dtype else output.to(x.dtype)
 
     def _tell(self, t: Tensor, x: Tensor) -> Tensor:
@@ -323,13 +364,18 @@ def _undefined(prediction: str, scale: str, t: float) -> str:
     )
 
 
-def wrong_output(output: object, x: Tensor) -> str:
-    """What to say of an output that is not one number for each of the state's."""
+def wrong_output(output: object, x: Tensor, outputs: int = 1) -> str:
+    """What to say of an output that is not one number for each of the state's, or not two."""
+    if isinstance(output, Tensor) and outputs == 2:
+        return (
+            f"the network returned shape {tuple(output.shape)} for states of shape "
+            f"{tuple(x.shape)}; with outputs=2 it must return twice the channels"
+        )
     if isinstance(output, Tensor):
         return (
             f"the network returned shape {tuple(output.shape)} for states of shape "
             f"{tuple(x.shape)}; it must return one number for each of the state's (a network "
-            "that also predicts variances: keep the first half of the channels)"
+            "that also predicts variances: NetworkDenoiser(..., outputs=2))"
         )
     return (
         f"the network returned {type(output).__name__}, not a tensor; wrap it, "

@@ -25,6 +25,7 @@ from .run import Callback, check_state, run
 from .schedule import Schedule
 from .solvers import SOLVERS
 from .times import GRIDS, check_grid, check_steps
+from .variances import LEARNED, analytic_dpm
 
 _DEFAULT_STEPS = 20
 LARGEST_SIGNAL = 0.25  # alpha/sigma above which the prior N(0, sigma^2) is plainly wrong
@@ -51,11 +52,12 @@ def sample(
     Args:
         denoiser: a network and how to read it (`NetworkDenoiser`), or any `Denoiser`.
         shape: (batch, *event).
-        solver: a name of `SOLVERS`, `ADAPTIVE`, `LANGEVIN` or `PRESETS`, a solver of one's own
-            (schedule, times, **options) -> Plan, a `Plan`, or the path of one ("plan.json"). A
-            preset brings its own grid, a plan its times and options. The default is `default_plan`,
-            and "angular" where times or options are given; it was measured against those of other
-            packages: benchmark page, "The default".
+        solver: a name of `SOLVERS`, `ADAPTIVE`, `LANGEVIN` or `PRESETS`, "analytic_dpm" with
+            `moments`, "learned_variance", a solver of one's own (schedule, times, **options) ->
+            Plan, a `Plan`, or the path of one ("plan.json"). A preset brings its own grid, a plan
+            its times and options. The default is `default_plan`, and "angular" where times or
+            options are given; it was measured against those of other packages: benchmark page,
+            "The default".
         steps: number of steps of the grid, 20 by default; not together with given times.
         times: a name of `times.GRIDS`, a function (schedule, steps) -> times, or the times.
         seed: one seed, or one a sample (then a sample does not depend on its batch), a `Noise`, or
@@ -121,7 +123,7 @@ def sample(
         common = {"noise": noise, "progress": progress}
         options |= {name: value for name, value in common.items() if name in takes}
         return method(denoiser, x, grid, **options).x
-    if method in LANGEVIN.values():
+    if method in LANGEVIN.values() or method in LEARNED.values():
         if callback is not None or progress or spared:
             raise ValueError(
                 f"{solver!r} is no plan: leave out callback, progress and analytic_first_step"
@@ -145,6 +147,7 @@ def find_solver(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
     if isinstance(solver, str):
         solver = "angular" if solver == "default" else solver
         known: dict[str, Callable[..., Any]] = {**SOLVERS, **ADAPTIVE, **LANGEVIN, **PRESETS}
+        known |= {**LEARNED, "analytic_dpm": analytic_dpm}
         return look_up("solver", solver, known)
     if isinstance(solver, Plan):
         own = lambda: solver

@@ -111,7 +111,7 @@ def test_bad_states_and_networks_are_refused_with_a_cure(x, denoiser):
         (
             lambda: sd.run(plan, NetworkDenoiser(lambda x, t: x[:, :1], VP), x),
             ValueError,
-            "first half of the channels",
+            "outputs=2",
         ),
         (lambda: sd.run(plan, lambda x, t: x[0], x), ValueError, "one number for each"),
         (lambda: sd.run(plan, lambda x, t: x[0], x, grad=True), ValueError, "one number for each"),

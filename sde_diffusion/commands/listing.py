@@ -13,6 +13,7 @@ from ..presets import PRESETS
 from ..solvers import CLAIMS, PAPERS, SOLVERS
 from ..tables import Table
 from ..times import GRIDS
+from ..variances import LEARNED, analytic_dpm
 from .show import show
 
 
@@ -28,7 +29,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the tables."""
     tables = {
-        "solvers": (solvers, adaptive, langevin),
+        "solvers": (solvers, adaptive, langevin, variances),
         "presets": (presets,),
         "grids": (grids,),
     }
@@ -66,6 +67,13 @@ def langevin() -> Table:
     """The samplers that stay at a noise level for several steps."""
     rows = tuple((name, _first_line(method)) for name, method in LANGEVIN.items())
     return Table("Langevin samplers", "", ("sampler", "what it is"), rows)
+
+
+def variances() -> Table:
+    """The samplers that need a variance beside the mean: measured, or learned by the network."""
+    samplers = {"analytic_dpm": analytic_dpm, **LEARNED}
+    rows = tuple((name, _first_line(method)) for name, method in samplers.items())
+    return Table("Measured and learned variances", "", ("sampler", "what it is"), rows)
 
 
 def presets() -> Table:

@@ -12,6 +12,7 @@ from .ema import Average, ConstantDecay, PowerFunction
 from .hugging_face import HuggingFaceData
 from .image_folder import ImageFolder
 from .laws import LAWS, Law, law_of
+from .learned_variance import LearnedVarianceObjective
 from .load import LoadedModel, load_denoiser, load_model
 from .numpy_data import NumpyData
 from .objective import Objective
@@ -33,6 +34,7 @@ __all__ = [
     "HuggingFaceData",
     "ImageFolder",
     "Law",
+    "LearnedVarianceObjective",
     "LoadedModel",
     "Losses",
     "NumpyData",

@@ -1,0 +1,215 @@
+r"""The variational bound in the limit of infinitely many steps: an integral over noise levels.
+
+    -log p(x_0) <= L_T + int E|eps - eps_hat(x_lambda)|^2 dlambda + L_0,     lambda_T .. lambda_0
+
+(Kingma et al., "Variational diffusion models", 2021, arXiv:2107.00630, eq. 15 and 18: there
+-1/2 int SNR'(t) E|x_0 - x0_hat|^2 dt). It knows the schedule only by its two ends. For the exact
+denoiser the integral is an identity (I-MMSE; Guo, Shamai & Verdu 2005), so that the mean of the
+bound is the entropy of the data but for the two ends.
+
+The integral is taken in w = log(1 + SNR)/2, SNR = e^{2 lambda},
+
+    int E|eps - eps_hat|^2 dlambda = int (1 + SNR) E|x_0 - d|^2 dw,
+
+a variable that is finite where alpha = 0 and is lambda where there is little noise; on
+variance-preserving schedules w = -log sigma. In it the integrand changes little: from the variance
+of the data to the number of their directions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..denoise import Denoiser
+from ..grid import check_steps
+from ..names import look_up
+from ..noise import check_seed
+from ..noised import Noised, averages, checked_data
+from ..reverse import Bins
+from ..schedule import Schedule
+from ..variances import Moments
+from .bound import Bound, term_of
+from .ends import check_bins, check_bound, check_decoder, prior_kl, reconstruction, rows_of, total
+
+METHODS = {"stratified": 0, "quadrature": 0}
+_KNOTS = 257  # of the law of the noise levels where it is fitted to measured moments
+
+
+def continuous_bound(
+    denoiser: Denoiser,
+    data: Tensor,
+    *,
+    points: int = 32,
+    method: str = "stratified",
+    importance: Moments | None = None,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    bins: Bins | None = None,
+    decoder: str | float = "direct",
+    seed: int = 0,
+    batch: int = 256,
+    context: Tensor | None = None,
+    progress: bool = False,
+) -> Bound:
+    """The variational bound on -log p(x_0) of infinitely many steps.
+
+    L_T + int_{lambda_T}^{lambda_0} E|eps - eps_hat|^2 dlambda + L_0.
+
+    Kingma et al. (2021), arXiv:2107.00630, section 4 and appendix I.
+
+    Args:
+        denoiser: E[x_0 | x_t].
+        data: clean samples, floating point, shape (n, *event).
+        points: noise levels for each sample; as many network calls.
+        method: "stratified": each sample has levels of its own, one in each of so many equal
+            parts, at a common random place: no bias. "quadrature": the Gauss-Legendre nodes, the
+            same for all samples: no variance from the levels, and a bias that vanishes fast with
+            their number for smooth denoisers.
+        importance: moments of the denoiser, for levels drawn in proportion to what they add (with
+            "stratified"); from half to all of the range must have been measured.
+        t_start, t_end: the noisy and the clean end; default t_max, and t_min or, where sigma is 0
+            there, t_clean.
+        bins: for data of evenly spaced values, the bound is of their probability.
+        decoder: the law of x_0 at t_end: "direct", N(x_t/alpha_t, rho_t^2), over bins or not; or a
+            number v, for N(d, v).
+        seed: of noise and levels.
+        batch: the most samples in one network call.
+        context: conditions of the samples, (n, ...).
+        progress: tell how far it is.
+
+    Raises:
+        TypeError, ValueError: what does not fit; data outside their bins.
+        FloatingPointError: if the bound is not finite.
+    """
+    x_0 = checked_data(denoiser, data, context, 1, seed, batch)
+    schedule, n = denoiser.schedule, len(data)
+    check_steps(points)
+    look_up("method", method, METHODS)
+    decoder = check_decoder(decoder, "direct")
+    check_bins(bins, x_0)
+    start, end = _ends(schedule, t_start, t_end)
+    levels = _levels(schedule, start, end, importance, method, points, n, seed)
+    t = torch.cat([levels.t.expand(points, n), torch.full((1, n), end, dtype=torch.float64)])
+    weight = levels.weight.expand(points, n)
+
+    def measure(asked: Noised) -> Tensor:
+        last = asked.k == points
+        d = None
+        value = asked.x.new_zeros(len(asked.k), dtype=torch.float64)
+        if decoder != "direct" or not bool(last.all()):
+            d = asked.denoiser(asked.x, asked.t)
+            own = weight[asked.k.clamp(max=points - 1), asked.i]
+            value = own.to(value) * total((asked.x_0 - d).square())
+        if bool(last.any()):
+            at = last.to(asked.x.device)
+            rest = None if d is None else d[at]
+            value[at] = reconstruction(decoder, bins, rows_of(asked, last), rest)
+        return value[:, None]
+
+    per_sample = prior_kl(schedule, start, x_0)
+    terms = [term_of("L_T", start, None, per_sample)]
+    for block, values in averages(
+        denoiser,
+        x_0,
+        t,
+        measure,
+        draws=1,
+        seed=seed,
+        batch=batch,
+        context=context,
+        progress=progress,
+    ):
+        for k, value in zip(block, values[..., 0], strict=True):
+            if k == points:
+                terms.append(term_of("L_0", end, None, value))
+            else:
+                terms.append(term_of("L_t", levels.edges[k], levels.edges[k + 1], value))
+            per_sample = per_sample + value
+    about = f"continuous bound, {points} points ({method}), on {schedule!r}"
+    dimension = x_0[0].numel()
+    return Bound(check_bound(per_sample), tuple(terms), dimension, about, bins is not None)
+
+
+def _ends(schedule: Schedule, t_start: float | None, t_end: float | None) -> tuple[float, float]:
+    start = schedule.t_max if t_start is None else float(t_start)
+    noisy = schedule.sigma(schedule.t_min) > 0
+    end = (schedule.t_min if noisy else schedule.t_clean) if t_end is None else float(t_end)
+    if not schedule.t_min <= end < start <= schedule.t_max:
+        raise ValueError(
+            f"t_end = {end:g} and t_start = {start:g} must lie in [{schedule.t_min:g}, "
+            f"{schedule.t_max:g}], t_end below t_start"
+        )
+    if schedule.sigma(end) == 0:
+        raise ValueError(
+            f"sigma = 0 at t_end = {end:g}, where the integral has no end: t_end = "
+            f"{schedule.t_clean:g}, say"
+        )
+    return start, end
+
+
+class _Levels(NamedTuple):
+    """Where the integrand is asked."""
+
+    t: Tensor  # (points, n), or (points, 1) where all samples share them
+    weight: Tensor  # of |x_0 - d|^2, in the same shape
+    edges: list[float]  # times between which each point stands for the integral, points + 1
+
+
+def _levels(
+    schedule: Schedule,
+    start: float,
+    end: float,
+    importance: Moments | None,
+    method: str,
+    points: int,
+    n: int,
+    seed: int,
+) -> _Levels:
+    w_start, w_end = (
+        float(np.logaddexp(0.0, 2 * float(schedule.half_log_snr(t)))) / 2 for t in (start, end)
+    )
+    knots, density = _law(w_start, w_end, importance, method)
+    u, share = _places(points, n, seed, method)
+    cumulative = np.append(0.0, np.cumsum(density * np.diff(knots)))
+    w = np.interp(u, cumulative, knots)
+    here = np.clip(np.searchsorted(knots, w, side="right") - 1, 0, len(density) - 1)
+    snr = np.expm1(2 * w)
+    t = torch.as_tensor(schedule.time_of(torch.from_numpy(np.log(snr) / 2)))
+    inner = np.interp(np.cumsum(share)[:-1], cumulative, knots)
+    between = [float(schedule.time_of(float(v))) for v in np.log(np.expm1(2 * inner)) / 2]
+    weight = torch.from_numpy(share[:, None] / density[here] * (1 + snr))
+    return _Levels(t, weight, [start, *between, end])
+
+
+def _law(
+    w_start: float, w_end: float, importance: Moments | None, method: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Knots in w and a density that is constant between them, of integral 1."""
+    if importance is None:
+        return np.array([w_start, w_end]), np.array([1 / (w_end - w_start)])
+    if not isinstance(importance, Moments):
+        raise TypeError(
+            f"importance = {importance!r}: give the Moments that measure_moments returns"
+        )
+    if method != "stratified":
+        raise ValueError("importance draws the levels: it goes with method='stratified' alone")
+    knots = np.linspace(w_start, w_end, _KNOTS)
+    middle = np.log(np.expm1(knots[1:] + knots[:-1])) / 2
+    low, high = importance.lambda_[0], importance.lambda_[-1]
+    error = [importance.variance(float(np.clip(v, low, high)), "error") for v in middle]
+    height = np.array(error) * (1 + np.exp(2 * middle))
+    height = height + height.mean() / 10  # no level is left out, whatever was measured
+    return knots, height / (height * np.diff(knots)).sum()
+
+
+def _places(points: int, n: int, seed: int, method: str) -> tuple[np.ndarray, np.ndarray]:
+    """Places in [0, 1] of the levels, (points, n) or (points, 1), and the share of each point."""
+    if method == "quadrature":
+        nodes, weights = np.polynomial.legendre.leggauss(points)
+        return (nodes[:, None] + 1) / 2, weights / 2
+    first = np.random.default_rng([check_seed(seed), 1]).random(n)
+    return (np.arange(points)[:, None] + first) / points, np.full(points, 1 / points)

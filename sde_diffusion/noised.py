@@ -1,0 +1,145 @@
+r"""A denoiser asked at many noise levels of the same data, in calls of bounded size.
+
+What bounds and measured moments are made of: averages over noise of some number for each sample
+and each time, x_t = alpha_t x_0 + sigma_t eps. The noise of a time is settled by the seed, the
+draw and the place of the time in its list, so that it does not depend on the size of the calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .denoise import Denoiser, NetworkDenoiser, along
+from .noise import check_seed
+from .progress import Progress
+from .run import check_device, check_state
+from .scalar import Scalar
+
+
+class Noised(NamedTuple):
+    """Rows of one call: sample i at time k, in any order and mixture.
+
+    Attributes:
+        denoiser: with the conditions of these rows.
+        k, i: number of the time and of the sample of each row, int64, on the CPU, (rows,).
+        t: their times: a float where they are all the same, else float64, (rows,).
+        x_0, eps, x: data, noise and state, (rows, *event).
+    """
+
+    denoiser: Any
+    k: Tensor
+    i: Tensor
+    t: Scalar
+    x_0: Tensor
+    eps: Tensor
+    x: Tensor
+
+
+@torch.no_grad()
+def averages(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    times: Tensor,
+    measure: Callable[[Noised], Tensor],
+    *,
+    draws: int,
+    seed: int,
+    batch: int,
+    context: Tensor | None = None,
+    progress: bool = False,
+) -> Iterator[tuple[range, Tensor]]:
+    """The average of a measure over draws of the noise, for each time and sample.
+
+    Args:
+        denoiser: E[x_0 | x_t].
+        x_0: data, shape (n, *event).
+        times: float64, shape (m,), or (m, n) for times of each sample's own.
+        measure: rows -> numbers of each, shape (rows, q).
+        draws: noises for each sample and time.
+        seed: of the noise.
+        batch: the most rows in one call.
+        context: conditions of the samples, (n, ...), for networks that take them.
+        progress: whether to tell how far it is.
+
+    Yields:
+        some times, as a range of their numbers, and their averages, float64 on the CPU, shape
+        (times, n, q).
+    """
+    n, device = len(x_0), x_0.device
+    together = max(1, batch // n)  # whole times in one call, or parts of one
+    with Progress(len(times) * draws * n, progress) as bar:
+        for first in range(0, len(times), together):
+            block = range(first, min(first + together, len(times)))
+            k = torch.arange(block.start, block.stop).repeat_interleave(n)
+            i = torch.arange(n).repeat(len(block))
+            t = (times if times.ndim == 2 else times[:, None].expand(-1, n))[block].reshape(-1)
+            total: Tensor | None = None
+            for draw in range(draws):
+                eps = torch.cat([_normal(x_0, seed, draw, number) for number in block])
+                parts = []
+                for rows in torch.arange(len(k)).split(batch):
+                    bound = denoiser
+                    if context is not None and isinstance(denoiser, NetworkDenoiser):
+                        bound = denoiser.given(context[i[rows].to(context.device)])
+                    clean, z, u = x_0[i[rows].to(device)], eps[rows].to(x_0), t[rows]
+                    same = bool((u == u[0]).all())
+                    level = float(u[0]) if same else u
+                    alpha_t, sigma_t = (along(c, clean) for c in denoiser.schedule(level))
+                    x = alpha_t * clean + sigma_t * z
+                    level = level if same else u.to(device)
+                    parts.append(measure(Noised(bound, k[rows], i[rows], level, clean, z, x)))
+                    bar.advance(len(rows), f"time {block.stop} of {len(times)}")
+                of_draw = torch.cat(parts).double().cpu().reshape(len(block), n, -1)
+                total = of_draw if total is None else total + of_draw
+            assert total is not None
+            yield block, total / draws
+
+
+def _normal(like: Tensor, seed: int, draw: int, number: int) -> Tensor:
+    """The noise of one time, on the CPU, so that every device sees the same."""
+    state = np.random.SeedSequence([seed, draw, number]).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(state) >> 1)
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+
+def checked_data(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    context: Tensor | None,
+    draws: int,
+    seed: int,
+    batch: int,
+) -> Tensor:
+    """The data, float32 or wider, if everything fits.
+
+    Raises:
+        TypeError, ValueError: no denoiser; data that are no finite floating tensor, or lie on
+            another device than the network; conditions that do not fit; a count below 1.
+    """
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(
+            f"the denoiser is {type(denoiser).__name__}, which has no schedule; wrap it: "
+            "NetworkDenoiser(network, schedule) or FunctionDenoiser(function, schedule)"
+        )
+    check_state(x_0)
+    check_device(denoiser, x_0)
+    if not bool(torch.isfinite(x_0).all()):
+        raise ValueError("the data have entries that are not finite; remove or replace them")
+    if context is not None:
+        if not isinstance(denoiser, NetworkDenoiser):
+            raise TypeError(
+                f"context for {type(denoiser).__name__}, which takes none: leave it out, or give "
+                "a NetworkDenoiser"
+            )
+        if len(context) != len(x_0):
+            raise ValueError(f"{len(context)} contexts for {len(x_0)} samples: give one for each")
+    for name, value in (("draws", draws), ("batch", batch)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name} = {value!r} must be an integer of at least 1")
+    check_seed(seed)
+    return x_0.detach().to(torch.promote_types(x_0.dtype, torch.float32))
