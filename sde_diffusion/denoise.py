@@ -265,6 +265,11 @@ class NetworkDenoiser(Denoiser):
         bound._condition = condition
         return bound
 
+    @property
+    def conditioned(self) -> bool:
+        """Whether conditions are bound, one a sample: such a denoiser answers one batch alone."""
+        return bool(self._condition)
+
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
         first, last = self.schedule.t_min, self.schedule.t_max
         if not (first <= min(times) and max(times) <= last):
@@ -310,10 +315,9 @@ class NetworkDenoiser(Denoiser):
         scaled = x if not isinstance(c_in, Tensor) and c_in == 1.0 else x * c_in
         asked = scaled if dtype is x.dtype else scaled.to(dtype)
         output = self.network(asked, label, *self._condition)
-        shape = x.shape
-        if self.outputs == 2:  # a state of single numbers, (batch,), has no channels to double
-            shape = torch.Size((len(x), *(2 * c for c in x.shape[1:2]), *x.shape[2:]))
-        if not isinstance(output, Tensor) or output.shape != shape:
+        channels = [self.outputs * c for c in x.shape[1:2]]
+        fits = isinstance(output, Tensor) and output.shape == (len(x), *channels, *x.shape[2:])
+        if not fits or self.outputs > x.ndim:  # states (batch,) have no channels to double
             raise ValueError(wrong_output(output, x, self.outputs))
         return output if output.dtype is x.dtype else output.to(x.dtype)
 

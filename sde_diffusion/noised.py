@@ -119,7 +119,8 @@ def checked_data(
 
     Raises:
         TypeError, ValueError: no denoiser; data that are no finite floating tensor, or lie on
-            another device than the network; conditions that do not fit; a count below 1.
+            another device than the network; conditions that do not fit or are bound already; a
+            count below 1.
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(
@@ -130,6 +131,11 @@ def checked_data(
     check_device(denoiser, x_0)
     if not bool(torch.isfinite(x_0).all()):
         raise ValueError("the data have entries that are not finite; remove or replace them")
+    if getattr(denoiser, "conditioned", False):
+        raise ValueError(
+            "the denoiser has conditions bound, and its samples are asked here in other batches: "
+            "give the denoiser without them, and context=..."
+        )
     if context is not None:
         if not isinstance(denoiser, NetworkDenoiser):
             raise TypeError(

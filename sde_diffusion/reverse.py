@@ -104,15 +104,22 @@ def kl(x_0: Tensor, d: Tensor, on_d: Scalar, log_posterior: Scalar, log_variance
         log_posterior: log v_0.
         log_variance: log v. All three: numbers, or tensors that broadcast with x_0.
     """
-    r = torch.as_tensor(log_variance - log_posterior)
-    mean = on_d**2 * (x_0 - d).square() * torch.exp(-torch.as_tensor(log_variance)) / 2
+    log_v, r = _like(x_0, log_variance), _like(x_0, log_variance - log_posterior)
+    mean = on_d**2 * (x_0 - d).square() * torch.exp(-log_v) / 2
     return mean + (torch.expm1(-r) + r) / 2
 
 
 def normal_nll(x_0: Tensor, d: Tensor, log_variance: Scalar) -> Tensor:
     """-log N(x_0; d, v) in nats, in each coordinate."""
-    log_v = torch.as_tensor(log_variance)
+    log_v = _like(x_0, log_variance)
     return ((x_0 - d).square() * torch.exp(-log_v) + log_v + math.log(2 * math.pi)) / 2
+
+
+def _like(x: Tensor, value: Scalar) -> Tensor:
+    """A number as a tensor of x's dtype; a tensor as it is."""
+    return (
+        value if isinstance(value, Tensor) else torch.tensor(value, dtype=x.dtype, device=x.device)
+    )
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ class Bins:
         Ho et al. (2020), arXiv:2006.11239, eq. 13; as a difference of logarithms of the normal
         distribution function, so that no probability is rounded to 0.
         """
-        inverse = torch.exp(-torch.as_tensor(log_variance) / 2)
+        inverse = torch.exp(-_like(x_0, log_variance) / 2)
         below = (x_0 - d - self.width / 2) * inverse
         above = (x_0 - d + self.width / 2) * inverse
         # In the lower half, where logarithms keep their digits: (a, b) has the mass of (-b, -a).

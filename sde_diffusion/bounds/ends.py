@@ -48,9 +48,9 @@ def reconstruction(
         if bins is None:  # |eps|^2 / 2 and a constant: its mean is known
             each = (1 + math.log(2 * math.pi) + log_v) / 2 * asked.x_0[0].numel()
             return torch.full((len(asked.x),), each, dtype=torch.float64, device=asked.x.device)
-        return total(nll(asked.x_0, asked.x / alpha_t, torch.tensor(log_v).to(asked.x)))
+        return total(nll(asked.x_0, asked.x / alpha_t, log_v))
     assert d is not None
-    return total(nll(asked.x_0, d, torch.tensor(math.log(float(decoder))).to(d)))
+    return total(nll(asked.x_0, d, math.log(float(decoder))))
 
 
 def check_decoder(decoder: object, *names: str) -> str | float:

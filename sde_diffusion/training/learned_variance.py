@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..denoise import NetworkDenoiser, along
 from ..reverse import Bins, interpolated, kl, logarithms, normal_nll, reverse_steps
@@ -58,10 +58,12 @@ class LearnedVarianceObjective(Objective):
         drop: float = 0.0,
     ) -> None:
         super().__init__()
-        if not isinstance(denoiser, NetworkDenoiser) or denoiser.outputs != 2:
+        network = getattr(denoiser, "network", None)
+        if not isinstance(network, nn.Module) or getattr(denoiser, "outputs", 1) != 2:
             raise TypeError(
-                "a learned variance needs a network with two outputs: build it with outputs=2, or "
-                "say NetworkDenoiser(network, schedule, outputs=2) of one that has them"
+                "a learned variance needs a network, a module, with two outputs: build it with "
+                "outputs=2, or say NetworkDenoiser(network, schedule, outputs=2) of one that has "
+                "them"
             )
         if not (0 <= weight < math.inf and 0 <= drop <= 1):
             raise ValueError(f"weight = {weight}, drop = {drop}: need weight >= 0, drop in [0, 1]")
@@ -70,7 +72,7 @@ class LearnedVarianceObjective(Objective):
             times = uniform(schedule, schedule.timesteps or STEPS)
         steps = reverse_steps(schedule, [float(t) for t in check_grid(schedule, times)])
         lower, upper = logarithms(steps)
-        self.denoiser, self.network = denoiser, denoiser.network
+        self.denoiser, self.network = denoiser, network
         self.weight, self.bins, self.drop = weight, bins, drop
         columns = {
             "t": [float(step.t) for step in steps],
