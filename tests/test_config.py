@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sde_diffusion import Shifted, VPLinear
+from sde_diffusion import Bins, Shifted, VPLinear, load_denoiser, sample
 from sde_diffusion.training import law_of, trainer_of, weighting_of
 from sde_diffusion.training.config import Configuration, read_configuration
 
@@ -117,6 +117,26 @@ def test_the_objective_is_what_the_table_says(objective, weighting, times):
     configuration = Configuration.of({**TABLES, "objective": {**objective, "drop": 0.2}})
     made = trainer_of(configuration).options.objective
     assert (made.weighting, made.times.law, made.drop) == (weighting, times, 0.2)
+
+
+def test_a_network_of_two_outputs_learns_its_variance(tmp_path):
+    """From the tables to a checkpoint and back, with the variance at hand."""
+    tables = {
+        **TABLES,
+        "network": {**TABLES["network"], "outputs": 2},
+        "objective": {"weight": 0.01, "bins": {"width": 0.125}},
+    }
+    trainer = trainer_of(Configuration.of(tables), folder=tmp_path)
+    made = trainer.options.objective
+    assert (made.weight, made.bins, len(made.times)) == (0.01, Bins(0.125), 1000)
+    trainer.train()
+    loaded = load_denoiser(tmp_path)
+    samples = sample(loaded, (2, 1, 8, 8), solver="learned_variance", steps=3, seed=0)
+    assert samples.shape == (2, 1, 8, 8)
+    for bins, message in ((0.125, "bins = 0.125"), ({"widht": 1.0}, "did you mean 'width'")):
+        tables["objective"] = {"bins": bins}
+        with pytest.raises(ValueError, match=message):
+            trainer_of(Configuration.of(tables))
 
 
 def test_the_trainer_is_what_the_tables_say():

@@ -16,6 +16,7 @@ from ..model import default_label
 from ..names import look_up
 from ..networks import build
 from ..options import called
+from ..reverse import Bins
 from ..sample import sample
 from ..schedule_names import schedule_of
 from .config import Configuration
@@ -23,6 +24,8 @@ from .data import Data
 from .diffusion import DiffusionObjective
 from .fits import check_fits
 from .laws import LAWS
+from .learned_variance import LearnedVarianceObjective
+from .objective import Objective
 from .sources import data_of
 from .trainer import Trainer
 from .weightings import WEIGHTINGS
@@ -104,9 +107,13 @@ def denoiser_of(configuration: Configuration, data: Data) -> NetworkDenoiser:
     )
 
 
-def objective_of(configuration: Configuration, denoiser: NetworkDenoiser) -> DiffusionObjective:
-    """What is minimised: [objective]."""
+def objective_of(configuration: Configuration, denoiser: NetworkDenoiser) -> Objective:
+    """What is minimised: [objective]; with a network of two outputs, the variance is learned."""
     place, given = configuration.place("objective"), dict(configuration.objective)
+    if denoiser.outputs == 2:
+        if isinstance(given.get("bins"), Mapping):
+            given["bins"] = called(f"{place}: bins", Bins, given["bins"])
+        return called(place, LearnedVarianceObjective, given, denoiser=denoiser)
     for key, table in (("weighting", WEIGHTINGS), ("times", LAWS)):
         if isinstance(given.get(key), Mapping):
             given[key] = _named(f"{place}: {key}", given[key], table)

@@ -8,6 +8,7 @@
 | [schedule] | kind ("vp_cosine", "edm", ...) and its arguments |
 | [model] | prediction, label, sigma_data; may be left out |
 | [objective] | weighting, times, drop; may be left out |
+| | with [network] outputs = 2, a learned variance: times, weight, bins, drop |
 | [training] | arguments of `Trainer` |
 | [samples] | n, steps, solver, seed of the pictures drawn as it goes; may be left out |
 """

@@ -155,12 +155,7 @@ class DiffusionObjective(Objective):
     def _check(self) -> None:
         """The loss is defined wherever the law draws."""
         schedule, prediction = self.denoiser.schedule, self.denoiser.prediction
-        if prediction in _DIVIDES_BY_ALPHA and schedule.alpha(schedule.t_max) == 0:
-            raise ValueError(
-                f"{prediction} prediction says nothing of the data where alpha = 0, at t_max = "
-                f"{schedule.t_max:g} of {schedule!r}: train a network that predicts the velocity "
-                "or the data, or end the schedule before"
-            )
+        check_noisy_end(self.denoiser)
         t = self.times.quantile((torch.arange(33, dtype=torch.float64) + 0.5) / 33)
         weight = self.coefficient(t)
         wrong = ~(weight.isfinite() & (weight >= 0))
@@ -174,6 +169,17 @@ class DiffusionObjective(Objective):
 
     def extra_repr(self) -> str:
         return f"{self.denoiser.prediction}, {self.weighting!r}, {self.times!r}, drop={self.drop}"
+
+
+def check_noisy_end(denoiser: NetworkDenoiser) -> None:
+    """Raise ValueError if the prediction says nothing of the data at t_max."""
+    schedule, prediction = denoiser.schedule, denoiser.prediction
+    if prediction in _DIVIDES_BY_ALPHA and schedule.alpha(schedule.t_max) == 0:
+        raise ValueError(
+            f"{prediction} prediction says nothing of the data where alpha = 0, at t_max = "
+            f"{schedule.t_max:g} of {schedule!r}: train a network that predicts the velocity "
+            "or the data, or end the schedule before"
+        )
 
 
 def check_clean(x_0: Tensor) -> None:

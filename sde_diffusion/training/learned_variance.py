@@ -23,7 +23,9 @@ from ..reverse import Bins, interpolated, kl, logarithms, normal_nll, reverse_st
 from ..times import check_grid, uniform
 from .batch import Batch, Losses
 from .describe import describe_schedule
+from .diffusion import check_clean, check_noisy_end
 from .objective import Objective
+from .units import error, scales, target
 
 STEPS = 1000  # of the grid where the schedule has no number of its own
 
@@ -41,13 +43,9 @@ class LearnedVarianceObjective(Objective):
 
     Raises:
         TypeError: if the network has one output.
-        ValueError: weight or drop out of range; a bad grid.
+        ValueError: weight or drop out of range; a bad grid; a prediction that says nothing of the
+            data at the noisy end.
     """
-
-    log_posterior: Tensor
-    log_beta: Tensor
-    on_d: Tensor
-    t: Tensor
 
     def __init__(
         self,
@@ -71,18 +69,13 @@ class LearnedVarianceObjective(Objective):
         if times is None:
             times = uniform(schedule, schedule.timesteps or STEPS)
         steps = reverse_steps(schedule, [float(t) for t in check_grid(schedule, times)])
-        lower, upper = logarithms(steps)
+        check_noisy_end(denoiser)
         self.denoiser, self.network = denoiser, network
-        self.weight, self.bins, self.drop = weight, bins, drop
-        columns = {
-            "t": [float(step.t) for step in steps],
-            "on_d": [float(step.on_d) for step in steps],
-            "log_posterior": lower,
-            "log_beta": upper,
-        }
-        for name, values in columns.items():  # settled by the arguments, so not saved
-            table = torch.tensor(values, dtype=torch.float64)
-            self.register_buffer(name, table, persistent=False)
+        self.weight, self.bins, self.drop = float(weight), bins, float(drop)
+        self.times = torch.tensor([float(step.t) for step in steps], dtype=torch.float64)
+        on_d = [float(step.on_d) for step in steps]
+        # c_d, log betatilde and log beta of each step: on the host, in float64, and not trained.
+        self._table = torch.tensor([on_d, *logarithms(steps)], dtype=torch.float64)
 
     def describe(self) -> dict[str, Any]:
         bins = self.bins
@@ -90,38 +83,41 @@ class LearnedVarianceObjective(Objective):
             **super().describe(),
             "prediction": self.denoiser.prediction,
             "schedule": describe_schedule(self.denoiser.schedule),
-            "times": self.t.tolist(),
+            "times": self.times.tolist(),
             "weight": self.weight,
             "bins": None if bins is None else [bins.width, bins.low, bins.high],
             "drop": self.drop,
         }
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
+        check_clean(batch.x)
         x_0, context = batch
-        steps, schedule = len(self.t), self.denoiser.schedule
+        schedule, denoiser, steps = self.denoiser.schedule, self.denoiser, len(self.times)
         k = torch.randint(steps, (len(x_0),), generator=generator)
         eps = torch.randn(x_0.shape, generator=generator).to(x_0)
         dropped = torch.rand(len(x_0), generator=generator) < self.drop
         condition = () if context is None else (context, dropped.to(x_0.device))
 
-        t = self.t[k.to(self.t.device)].to(x_0.device)
-        alpha_t, sigma_t = (along(c, x_0) for c in schedule(t))
+        # Coefficients, in float64 on the host.
+        t = self.times[k]
+        told = (denoiser.prediction, schedule, t, denoiser.sigma_data)
+        alpha_t, sigma_t, p, q = (along(c, x_0) for c in (*scales(schedule, t), *target(*told)))
         x_t = alpha_t * x_0 + sigma_t * eps
-        output, v, a, b = self.denoiser.given(*condition).with_variance(x_t, t)
-        simple = _mean((output - (x_0 - a * x_t) / b).square())
+        output, v, a, b = denoiser.given(*condition).with_variance(x_t, t)
+        simple = _mean((output - (p * x_0 + q * eps)).square())
         d = (a * x_t + b * output).detach()
         bound = self._bound(x_0, d, v, k) / math.log(2)
-        error = simple.detach() * _mean(torch.as_tensor(b * alpha_t / sigma_t)) ** 2
+        in_noise = error("noise", *told[1:]) / error(*told)
         loss = simple + self.weight * steps * bound
-        return Losses(loss, torch.as_tensor(schedule.half_log_snr(t)), error)
+        lambda_ = torch.as_tensor(schedule.half_log_snr(t)).detach()
+        return Losses(loss, lambda_, in_noise.to(simple) ** 2 * simple.detach())
 
     def _bound(self, x_0: Tensor, d: Tensor, v: Tensor, k: Tensor) -> Tensor:
         """L_k of each sample, in nats per dimension."""
-        tables = (self.on_d, self.log_posterior, self.log_beta)
-        on_d, lower, upper = (along(c[k.to(c.device)].to(x_0.device), x_0) for c in tables)
+        on_d, lower, upper = (along(c, x_0) for c in self._table[:, k])
         log_sigma = interpolated(v, lower, upper)
         nll = normal_nll if self.bins is None else self.bins.nll
-        last = (k == len(self.t) - 1).to(x_0.device)
+        last = (k == len(self.times) - 1).to(x_0.device)
         step = _mean(kl(x_0, d, on_d, lower, log_sigma))
         return torch.where(last, _mean(nll(x_0, d, log_sigma)), step)
 
