@@ -48,7 +48,7 @@ def checked(
     where: str, function: Callable[..., Any], given: Mapping[str, Any], taken: Collection[str] = ()
 ) -> dict[str, Any]:
     """The values as the function takes them, after the checks of `called`, none of `taken`."""
-    known = {name: p for name, p in _parameters(function).items() if name not in taken}
+    known = {name: p for name, p in parameters_of(function).items() if name not in taken}
     for key in given:
         if key not in known:
             raise ValueError(unknown(f"key of {where}", key, known))
@@ -59,7 +59,8 @@ def checked(
     return {key: _fitted(f"{where}: {key}", v, hints.get(key, Any)) for key, v in given.items()}
 
 
-def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a function that can be given by name."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     found = inspect.signature(function).parameters
     return {name: p for name, p in found.items() if p.kind in named}

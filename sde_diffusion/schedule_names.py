@@ -27,14 +27,17 @@ Description = Mapping[str, Any]
 
 
 def _tabulated(alphas_cumprod: list[float]) -> Schedule:
+    """Variance-preserving, through the cumulative alphas of a discrete process."""
     return Tabulated(alphas_cumprod)
 
 
 def _shifted(base: Description, factor: float) -> Schedule:
+    """The schedule `base` with its noise-to-signal ratio multiplied by `factor`."""
     return Shifted(schedule_of(base), factor)
 
 
 def _zero_terminal_snr(base: Description) -> Schedule:
+    """The schedule `base` rescaled so that alpha = 0 at its noisy end."""
     return ZeroTerminalSNR(schedule_of(base))
 
 

@@ -12,7 +12,10 @@ from PIL import Image
 import sde_diffusion as sd
 from sde_diffusion.cli import main
 from sde_diffusion.commands.train import EXAMPLES
-from sde_diffusion.training import latest, load_model
+from sde_diffusion.networks import NETWORKS
+from sde_diffusion.schedule_names import SCHEDULES
+from sde_diffusion.training import LAWS, WEIGHTINGS, latest, load_model
+from sde_diffusion.training.sources import SOURCES
 from sde_diffusion.weights import TRAINING, read_file
 
 TABLES = {
@@ -163,6 +166,14 @@ def test_a_stopped_run_goes_on_to_the_same_bits(folder, trained, monkeypatch, ca
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     assert main(["train", "run.json", "--steps", "6"]) == 0
     assert load_model(folder / "run").step == 6
+
+
+def test_the_list_has_all_that_a_configuration_can_name(capsys):
+    assert main(["list", "training"]) == 0
+    shown = capsys.readouterr().out
+    kinds = {*SOURCES, *NETWORKS, *SCHEDULES, *WEIGHTINGS, *LAWS}
+    assert kinds <= {line.split()[0] for line in shown.splitlines() if line}
+    assert "beta_max" in shown
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -1,27 +1,38 @@
-"""sde-diffusion list: solvers with papers and claimed orders, other samplers, presets, grids."""
+"""sde-diffusion list: solvers with papers and claimed orders, other samplers, presets, grids; and
+what a configuration can name."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 from ..adaptive import ADAPTIVE
 from ..comparison.entries import Entry
 from ..langevin import LANGEVIN
+from ..networks import NETWORKS
+from ..options import parameters_of
 from ..presets import PRESETS
+from ..schedule_names import SCHEDULES
 from ..solvers import CLAIMS, PAPERS, SOLVERS
 from ..tables import Table
 from ..times import GRIDS
+from ..training import LAWS, WEIGHTINGS
+from ..training.sources import SOURCES
 from ..variances import LEARNED, analytic_dpm
 from .show import show
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Enter `list`."""
-    parser = commands.add_parser("list", help="solvers, presets and time grids, with papers")
+    parser = commands.add_parser(
+        "list", help="solvers, presets and time grids, with papers; what a configuration can name"
+    )
     parser.add_argument(
-        "what", nargs="?", choices=("solvers", "presets", "grids"), help="default: all"
+        "what", nargs="?", choices=("solvers", "presets", "grids", "training"), help="default: all"
     )
     parser.set_defaults(run=run)
 
@@ -32,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
         "solvers": (solvers, adaptive, langevin, variances),
         "presets": (presets,),
         "grids": (grids,),
+        "training": (training,),
     }
     for what, made in tables.items():
         if options.what in (None, what):
@@ -89,6 +101,30 @@ def grids() -> Table:
         for name, grid in GRIDS.items()
     )
     return Table("Time grids", "", ("grid", "what it is", "paper"), rows)
+
+
+def training() -> Table:
+    """Every kind that a table of a configuration can name, and its arguments."""
+    registries: dict[str, Mapping[str, Callable[..., Any]]] = {
+        "[data]": SOURCES,
+        "[network]": NETWORKS,
+        "[schedule]": SCHEDULES,
+        "weighting": WEIGHTINGS,
+        "times": LAWS,
+    }
+    rows = tuple(
+        (kind, place, _what(function), " ".join(parameters_of(function)))
+        for place, registry in registries.items()
+        for kind, function in registry.items()
+    )
+    columns = ("kind", "of", "what it is", "arguments")
+    return Table("Configurations", "see: sde-diffusion train --example digits", columns, rows)
+
+
+def _what(function: Callable[..., Any]) -> str:
+    if isinstance(function, partial):  # a weighting, flat in one unit
+        return f"Weight 1 on the error in: {function.args[0]}."
+    return _first_line(function)
 
 
 def _first_line(method: object) -> str:
