@@ -69,7 +69,9 @@ def test_laws_are_those_of_scipy():
     lambda_ = torch.linspace(-3, 3, 13, dtype=DOUBLE)
     t = torch.exp(-lambda_)
     for law, known in (
-        (LogNormal(-1.2, 1.2), stats.norm(1.2, 1.2)),
+        (LogNormal(), stats.norm(1.2, 1.2)),  # EDM's own
+        (Laplace(), stats.laplace(0, 0.25)),  # 0.5 in the log-SNR
+        (LogNormal(0.4, 0.8), stats.norm(-0.4, 0.8)),
         (Laplace(0.5, 0.25), stats.laplace(0.5, 0.25)),
         (Cosine(0.3), stats.hypsecant(0.3)),
     ):

@@ -8,9 +8,11 @@ from .config import Configuration, read_configuration
 from .data import Data, Flipped, TensorData, as_data
 from .diffusion import DiffusionObjective
 from .digits import digits
+from .effective import effective_weight, plot_effective_weights
 from .ema import Average, ConstantDecay, PowerFunction
 from .hugging_face import HuggingFaceData
 from .image_folder import ImageFolder
+from .importance import Importance
 from .laws import LAWS, Law, law_of
 from .learned_variance import LearnedVarianceObjective
 from .load import LoadedModel, load_denoiser, load_model
@@ -18,6 +20,7 @@ from .numpy_data import NumpyData
 from .objective import Objective
 from .train import train
 from .trainer import Trainer, TrainResult
+from .uncertainty import LearnedUncertainty
 from .weightings import WEIGHTINGS, Weighting, weighting_of
 
 __all__ = [
@@ -33,7 +36,9 @@ __all__ = [
     "Flipped",
     "HuggingFaceData",
     "ImageFolder",
+    "Importance",
     "Law",
+    "LearnedUncertainty",
     "LearnedVarianceObjective",
     "LoadedModel",
     "Losses",
@@ -47,10 +52,12 @@ __all__ = [
     "as_data",
     "checkpoints",
     "digits",
+    "effective_weight",
     "latest",
     "law_of",
     "load_denoiser",
     "load_model",
+    "plot_effective_weights",
     "read_configuration",
     "train",
     "trainer_of",

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..denoise import NetworkDenoiser
 from .batch import Batch, Losses
 from .describe import describe_schedule, without_addresses
+from .importance import Importance
 from .laws import Law, law_of
 from .objective import Objective
 from .units import error, scales, target
@@ -40,6 +41,8 @@ class DiffusionObjective(Objective):
         drop: share of the samples whose context is withheld, for classifier-free guidance.
         low_discrepancy: the times of a batch are one in each of as many parts of equal probability,
             each of them still drawn from the law; False: they are independent.
+        importance: "gradient", "loss" or `Importance`: draw more where that varies most, and weigh
+            the loss so that its mean stays; None: draw from the law.
 
     Raises:
         TypeError: the network is no module.
@@ -56,6 +59,7 @@ class DiffusionObjective(Objective):
         times: str | Law | None = None,
         drop: float = 0.0,
         low_discrepancy: bool = True,
+        importance: str | Importance | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(denoiser.network, nn.Module):
@@ -69,6 +73,7 @@ class DiffusionObjective(Objective):
         self.drop, self.low_discrepancy = float(drop), bool(low_discrepancy)
         self.weighting = weighting_of(weighting)
         self.times = law_of(times, denoiser.schedule).on(denoiser.schedule)
+        self.importance = Importance(importance) if isinstance(importance, str) else importance
         self._check()
 
     def describe(self) -> dict[str, Any]:
@@ -79,16 +84,29 @@ class DiffusionObjective(Objective):
             "weighting": without_addresses(self.weighting),
             "times": without_addresses(self.times.law),
             "low_discrepancy": self.low_discrepancy,
+            "importance": repr(self.importance),
             "drop": self.drop,
         }
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
         check_clean(batch.x)
         count = len(batch.x)
-        t = self.times.quantile(self._levels(count, generator))
+        u, ratio = self._levels(count, generator), None
+        if self.importance is not None:
+            u, ratio = self.importance.draw(u)
+        t = self.times.quantile(u)
         eps = torch.randn(batch.x.shape, generator=generator).to(batch.x)
         dropped = torch.rand(count, generator=generator) < self.drop
-        return self.at(batch, t, eps, dropped)
+        losses = self.at(batch, t, eps, dropped)
+        if self.importance is None or ratio is None:
+            return losses
+        if self.training and torch.is_grad_enabled():
+            self.importance.observe(u, losses.loss, self.coefficient(t))
+        return losses._replace(loss=losses.loss * ratio.to(losses.loss))
+
+    def after_step(self) -> None:
+        if self.importance is not None:
+            self.importance.update()
 
     def at(self, batch: Batch, t: Tensor, eps: Tensor, dropped: Tensor | None = None) -> Losses:
         """The losses at given times and noises.
@@ -112,7 +130,7 @@ class DiffusionObjective(Objective):
         # Coefficients, in float64 on the host.
         p, q = target(self.denoiser.prediction, schedule, t, self.denoiser.sigma_data)
         coefficients = torch.stack([*scales(schedule, t), p, q])
-        factors = torch.stack([self.coefficient(t), self._noise_error(t)])
+        factors = torch.stack([self.coefficient(t), self.noise_factor(t)])
 
         # The loss, on the device.
         column = (-1,) + (1,) * (x_0.ndim - 1)
@@ -140,7 +158,8 @@ class DiffusionObjective(Objective):
     def _error(self, unit: str, t: Tensor) -> Tensor:
         return error(unit, self.denoiser.schedule, t, self.denoiser.sigma_data)
 
-    def _noise_error(self, t: Tensor) -> Tensor:
+    def noise_factor(self, t: Tensor) -> Tensor:
+        """|eps - eps_hat|^2 / |F - F*|^2 at times t, float64."""
         if self.denoiser.prediction == "noise":
             return torch.ones_like(t)
         return (self._error("noise", t) / self._error(self.denoiser.prediction, t)) ** 2
