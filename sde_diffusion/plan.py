@@ -270,25 +270,30 @@ class Plan:
         if start is None:
             alpha_T, sigma_T = schedule(self.rows[0].t)
             start = (alpha_T * mu, alpha_T**2 * v + sigma_T**2)
-        # Coefficients over (x_T, 1, z_0, ...): one leading axis, then the event.
-        width = 2 + len(self.noises)
-        basis = torch.eye(width, dtype=torch.float64).reshape(width, width, *[1] * mu.ndim)
-        basis = basis.expand(width, width, *mu.shape)
-        symbols = {("z", k): basis[2 + k] for k in range(len(self.noises))}
-        outputs = 0
-        for i, row in enumerate(self.rows):
-            state = basis[0] if i == 0 else torch.zeros_like(basis[0])
-            for symbol, c in row.terms():
-                state = state + c * symbols[symbol]
-            symbols["x", i] = state
-            if row.asks:
-                alpha_t, sigma_t = schedule(row.t)
-                gain = alpha_t * v / (alpha_t**2 * v + sigma_t**2)
-                symbols["d", outputs] = gain * state + (1 - gain * alpha_t) * mu * basis[1]
-                outputs += 1
+        # Backwards: the share of each symbol in the result. A d_j hands its own on to its state.
+        scales = [schedule(row.t) for row in self.rows if row.asks]
+        alpha, sigma = (
+            _stack([pair[k] for pair in scales]).reshape(-1, *[1] * mu.ndim) for k in (0, 1)
+        )
+        gain = alpha * v / (alpha**2 * v + sigma**2)
+        left = 1 - gain * alpha
+        constant, outputs = torch.zeros_like(mu), self.nfe
+        shares: dict[Symbol, Tensor] = {("x", len(self.rows) - 1): torch.ones_like(mu)}
+        for i, row in zip(range(len(self.rows) - 1, -1, -1), reversed(self.rows), strict=True):
+            outputs -= row.asks
+            if row.asks and ("d", outputs) in shares:
+                of_d = shares.pop(("d", outputs))
+                constant = constant + of_d * left[outputs]
+                shares["x", i] = of_d * gain[outputs] + shares.get(("x", i), 0.0)
+            if i and ("x", i) in shares:
+                share = shares.pop(("x", i))
+                for symbol, c in row.terms():
+                    part = c * share
+                    shares[symbol] = shares[symbol] + part if symbol in shares else part
+        slope = shares.pop(("x", 0), torch.zeros_like(mu))
         start_mean, start_variance = (torch.as_tensor(v, dtype=torch.float64) for v in start)
-        slope, constant, noise = state[0], state[1], state[2:]
-        return slope * start_mean + constant, slope**2 * start_variance + (noise**2).sum(0)
+        noise = sum((share**2 for share in shares.values()), torch.zeros_like(mu))
+        return slope * start_mean + constant * mu, slope**2 * start_variance + noise
 
     def __str__(self) -> str:
         kind = "stochastic" if self.stochastic else "deterministic"
@@ -355,4 +360,6 @@ def _close(x: float, y: float) -> bool:
 
 
 def _stack(coefficients: list[Scalar]) -> Tensor:
+    if not any(isinstance(c, Tensor) for c in coefficients):
+        return torch.tensor(coefficients, dtype=torch.float64)
     return torch.stack([torch.as_tensor(c, dtype=torch.float64) for c in coefficients])

@@ -229,9 +229,13 @@ class Problem(ABC):
                 f"{self.event_shape}; give x of shape (batch, *{self.event_shape})"
             )
         column_alpha, column_sigma = _column("alpha", alpha, x), _column("sigma", sigma, x)
-        if bool(((column_alpha == 0) & (column_sigma == 0)).any()):
-            raise ValueError("alpha = sigma = 0 leaves nothing of x; one of them must be positive")
-        self._check_density(bool((column_sigma == 0).any()))
+        if isinstance(sigma, Tensor) or sigma == 0:
+            noiseless = column_sigma == 0
+            if bool((noiseless & (column_alpha == 0)).any()):
+                raise ValueError(
+                    "alpha = sigma = 0 leaves nothing of x; one of them must be positive"
+                )
+            self._check_density(bool(noiseless.any()))
         return x.reshape(len(x), math.prod(self.event_shape)), column_alpha, column_sigma
 
     def _check_density(self, at_zero: bool) -> None:
@@ -262,12 +266,15 @@ def _column(name: str, value: Scalar, x: Tensor) -> Tensor:
     """A scale as a column, (1, 1) or (batch, 1), in the dtype and on the device of x; checked."""
     if not isinstance(value, Tensor | float | int | np.number):
         raise TypeError(f"{name} is {type(value).__name__}; give a float or a tensor")
-    raw = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float64)
-    if raw.ndim > 1 or (raw.ndim == 1 and len(raw) != len(x)):
+    if not isinstance(value, Tensor):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} = {value}: scales must be finite and non-negative")
+        return x.new_full((1, 1), float(value))
+    if value.ndim > 1 or (value.ndim == 1 and len(value) != len(x)):
         raise ValueError(
-            f"{name} has shape {tuple(raw.shape)}, but x has batch {len(x)}; give a float or a "
+            f"{name} has shape {tuple(value.shape)}, but x has batch {len(x)}; give a float or a "
             f"tensor of shape () or ({len(x)},)"
         )
-    if not bool((torch.isfinite(raw) & (raw >= 0)).all()):
+    if not bool(((value >= 0) & (value < math.inf)).all()):
         raise ValueError(f"{name} = {value}: scales must be finite and non-negative")
-    return raw.to(x).reshape(-1, 1)
+    return value.to(x).reshape(-1, 1)
