@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -148,10 +149,11 @@ class Plan:
         """The most denoiser outputs that must be kept at once."""
         last_use = {j: i for i, row in enumerate(self.rows) for j in row.d}
         made = [i for i, row in enumerate(self.rows) if row.asks]
-        alive = [
-            sum(made[j] < i <= last for j, last in last_use.items()) for i in range(len(self.rows))
-        ]
-        return max(alive)
+        changes = [0] * (len(self.rows) + 1)  # of how many are alive, from row to row
+        for j, last in last_use.items():
+            changes[made[j] + 1] += 1
+            changes[last + 1] -= 1
+        return max(accumulate(changes))
 
     @cached_property
     def program(self) -> Program:

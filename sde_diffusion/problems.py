@@ -148,40 +148,40 @@ class GaussianMixture(Problem):
     def _components(
         self, x: Tensor, alpha: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log w_k N(x; alpha mu_k, S_k), (batch, K), and z, C, S in the eigenbases of the C_k."""
-        alpha, sigma = alpha[..., None], sigma[..., None]
-        turned, c = self._turned.to(x), self._variances.to(x)[None]
-        z = x[:, None] if self._basis is None else torch.einsum("bd,kde->bke", x, self._basis.to(x))
+        """log w_k N(x; alpha mu_k, S_k), (K, batch), and z, C, S in the eigenbases of the C_k.
+
+        Components come first: sums over the few of them then run along the many samples.
+        """
+        turned, c = self._turned.to(x)[:, None], self._variances.to(x)[:, None]
+        z = x if self._basis is None else x @ self._basis.to(x)
         z = z - alpha * turned
         s = alpha**2 * c + sigma**2
-        return self._weights.to(x).log() + _log_normal(z, s), z, c, s
+        return self._weights.to(x).log()[:, None] + _log_normal(z, s), z, c, s
 
     def _turn_back(self, z: Tensor) -> Tensor:
-        """From the eigenbases of the C_k to the coordinates of x, (..., K, D) to (..., K, D)."""
-        return z if self._basis is None else torch.einsum("bke,kde->bkd", z, self._basis.to(z))
+        """From the eigenbases of the C_k to the coordinates of x, (K, batch, D) to the same."""
+        return z if self._basis is None else z @ self._basis.to(z).mT
 
     def _combine(self, x: Tensor, alpha: Tensor, sigma: Tensor, a: Tensor, b: Tensor) -> Tensor:
         log_joint, z, c, s = self._components(x, alpha, sigma)
-        r = log_joint.softmax(1)
-        pull = r[..., None] * ((a * alpha)[..., None] * c - b[..., None]) * z / s
-        if self._basis is None:
-            return a * (r @ self._means.to(x)) + pull.sum(1)
-        return a * (r @ self._means.to(x)) + torch.einsum("bke,kde->bd", pull, self._basis.to(x))
+        r = log_joint.softmax(0)
+        pull = self._turn_back(r[..., None] * z * ((a * alpha * c - b) / s)).sum(0)
+        return a * (r.T @ self._means.to(x)) + pull
 
     def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return self._components(x, alpha, sigma)[0].logsumexp(1)
+        return self._components(x, alpha, sigma)[0].logsumexp(0)
 
     def _covariance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         log_joint, z, c, s = self._components(x, alpha, sigma)
-        r = log_joint.softmax(1)[..., None]
-        m = self._means.to(x) + self._turn_back(alpha[..., None] * c * z / s)
-        m = m - (r * m).sum(1, keepdim=True)
-        between = (r * m).mT @ m
-        within = r * sigma[..., None] ** 2 * c / s
+        r = log_joint.softmax(0)[..., None]
+        m = self._means.to(x)[:, None] + self._turn_back(alpha * c * z / s)
+        m = (m - (r * m).sum(0)).transpose(0, 1)
+        between = (r.transpose(0, 1) * m).mT @ m
+        within = r * sigma**2 * c / s
         if self._basis is None:
-            return between + torch.diag_embed(within.sum(1))
-        for k, basis in enumerate(self._basis.to(x)):
-            between = between + (basis * within[:, k, None, :]) @ basis.T
+            return between + torch.diag_embed(within.sum(0))
+        for basis, part in zip(self._basis.to(x), within, strict=True):
+            between = between + (basis * part[:, None, :]) @ basis.T
         return between
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
@@ -362,4 +362,4 @@ def _spectrum(covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 def _log_normal(z: Tensor, variances: Tensor) -> Tensor:
     """log N(z; 0, diag(variances)), summed over the last dimension."""
-    return -0.5 * (z**2 / variances + (2 * math.pi * variances).log()).sum(-1)
+    return -0.5 * ((z**2 / variances).sum(-1) + (2 * math.pi * variances).log().sum(-1))
