@@ -63,6 +63,19 @@ def test_a_solver_of_ones_own_is_certified():
     assert "second_order" in str(certificate)
 
 
+def test_one_table_is_measured_once_and_a_fault_on_one_schedule_is_found_out():
+    once = sd.certify(second_order)
+    assert {schedules for schedules, _ in once.convergence} == {"VP=EDM=flow"}
+
+    def faulty(schedule, times):
+        return second_order(schedule, times, 1e-3 if isinstance(schedule, sd.EDM) else 0.0)
+
+    certificate = sd.certify(faulty, sd.Claim(2))
+    assert {schedules for schedules, _ in certificate.convergence} == {"VP=flow", "EDM"}
+    assert certificate.convergence["VP=flow", "exact start"].order == once.order
+    assert certificate.failures
+
+
 @pytest.mark.parametrize("error", [1e-3, -0.5])
 def test_a_wrong_coefficient_is_found_out(error):
     claim = sd.Claim(2, {"error": error}, point_exact=True, exact=("data", "lambda", 2))

@@ -39,6 +39,7 @@ from .convergence import (
     even_grid,
     graded_grid,
     law_error,
+    relative_table,
     rough_grid,
 )
 from .exactness import Exactness, degree, exactness
@@ -70,7 +71,8 @@ class Certificate:
         paths: strong order on one Brownian path and weak order on a mixture; None if deterministic.
         float32_floor: RMS difference of a float32 from a float64 run of 40 steps, relative.
         smallest_error: the smallest error in float64 that the order was measured from.
-        convergence: (schedule, kind of grid) -> what was measured there.
+        convergence: (schedule, kind of grid) -> what was measured there; "VP=EDM" is one
+            measurement of a solver whose table is the same on both, up to the scale of x.
         seconds: how long it took.
     """
 
@@ -164,7 +166,7 @@ class Certificate:
         for (schedule, grid), measured in self.convergence.items():
             errors = ", ".join(f"{e:.1e}" for e in measured.errors)
             steps = f"{measured.steps[0]}..{measured.steps[-1]}"
-            lines.append(f"    {schedule:<6}{grid:<14}{steps:>8} steps: {errors}")
+            lines.append(f"    {schedule:<12}{grid:<14}{steps:>8} steps: {errors}")
         lines += [f"  FAILS: {failure}" for failure in self.failures]
         lines.append(f"  measured in {self.seconds:.1f} s")
         return "\n".join(lines)
@@ -199,9 +201,9 @@ def certify(
     claim = claim or _claim(name, method, options)
     order = claim.order if claim else second.history + 1
     measured = {
-        (label, kind): convergence
-        for label, schedule in SCHEDULES.items()
-        for kind, convergence in _orders(make, schedule, stochastic, order).items()
+        ("=".join(labels), kind): convergence
+        for labels in _alike(make)
+        for kind, convergence in _orders(make, SCHEDULES[labels[0]], stochastic, order).items()
     }
     plan = make(vp, rough_grid(vp, 12))
     exact_claim = claim.exact if claim else None
@@ -307,6 +309,20 @@ def _claim(name: str, method: Callable[..., Plan], options: Mapping[str, Any]) -
     defaults = {p.name: p.default for p in inspect.signature(method).parameters.values()}
     chosen = {**defaults, **options}
     return next((c for c in CLAIMS[name] if {**defaults, **c.options} == chosen), None)
+
+
+def _alike(make: Make) -> list[list[str]]:
+    """The schedules, those together on which a solver makes one table: measured once for all."""
+    groups: list[tuple[Tensor, list[str]]] = []
+    for label, schedule in SCHEDULES.items():
+        table = relative_table(make(schedule, rough_grid(schedule, 20)), schedule)
+        for other, labels in groups:
+            if table.shape == other.shape and torch.allclose(table, other, 1e-9, 1e-9):
+                labels.append(label)
+                break
+        else:
+            groups.append((table, [label]))
+    return [labels for _, labels in groups]
 
 
 def _orders(make: Make, schedule: Schedule, stochastic: bool, order: int) -> dict[str, Convergence]:

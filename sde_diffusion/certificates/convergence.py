@@ -17,6 +17,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ..form import number_of
 from ..plan import Plan
 from ..problems import GaussianMixture
 from ..run import Point, run
@@ -88,6 +89,20 @@ def _grid(schedule: Schedule, sizes: tuple[float, ...]) -> Tensor:
     lambdas = LAMBDA_START + (LAMBDA_END - LAMBDA_START) * cumulative / cumulative[-1]
     times = [float(schedule.time_of(v)) for v in lambdas.tolist()]
     return torch.tensor(times, dtype=torch.float64)
+
+
+def relative_table(plan: Plan, schedule: Schedule) -> Tensor:
+    """lambda of every state asked and of the end, and its row over x_T/alpha_T, the d_j and z_k.
+
+    In x/alpha and lambda all schedules are one process: where a solver makes the same relative
+    table for two of them from the same noise levels, it is one sampler, and errs alike.
+    """
+    times = [*plan.asked_at, plan.times[-1]]
+    lambdas = torch.tensor([float(schedule.half_log_snr(t)) for t in times], dtype=torch.float64)
+    alphas = torch.tensor([float(schedule.alpha(t)) for t in times], dtype=torch.float64)
+    table = plan.matrix() / alphas[:, None]
+    table[:, 0] *= float(schedule.alpha(number_of(plan.rows[0].t)))
+    return torch.cat([lambdas[:, None], table], 1)
 
 
 def endpoint_error(
