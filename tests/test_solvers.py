@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sde_diffusion as sd
+from sde_diffusion.certificates.certificate import SCHEDULES as CERTIFIED
 from sde_diffusion.certificates.convergence import (
     endpoint_error,
     even_grid,
@@ -20,6 +21,7 @@ from sde_diffusion.certificates.convergence import (
 from sde_diffusion.solvers import TABLEAUX, Tableau, ddim, ddpm, dpm_solver_pp_2m
 
 DOUBLE = torch.float64
+OTHERS = {k: v for k, v in SCHEDULES.items() if repr(v) not in map(repr, CERTIFIED.values())}
 SMOOTH_TABLE = sd.ddpm_linear(100_000, 1e-6, 2e-4)
 
 
@@ -32,10 +34,10 @@ def plan_of(name, schedule, times, options):
     return sd.SOLVERS[name](schedule, times, **options)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("schedule", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("name", sd.SOLVERS)
 def test_order_on_every_schedule(name, schedule):
-    """Global error falls at the claimed order; certificates measure closer, on fewer."""
+    """Global error falls at the claimed order, where certificates do not measure it closer."""
     claim, make = sd.CLAIMS[name][0], sd.SOLVERS[name]
     if isinstance(schedule, sd.Tabulated) and claim.order > 2:
         schedule = SMOOTH_TABLE  # beyond order 2, the kinks of a coarse table's slopes show
@@ -155,11 +157,12 @@ def test_law_is_the_law_of_what_run_does(name, options, schedule):
 
 @pytest.mark.parametrize(("name", "claim"), every_claim())
 def test_float64_converges_without_a_floor(name, claim):
-    """With enough steps the error keeps falling at the order down to 1e-8 (order >= 2)."""
+    """With tiny steps the error keeps falling at the order down to 1e-8 (order > 2)."""
     order, options = claim.usual_order, claim.options
     schedule = sd.VPLinear()
-    steps = {1: 2000, 2: 2000}.get(order, 800)
-    plan = plan_of(name, schedule, smooth_grid(schedule, steps), options)
+    low, high = (-2.0, 2.0) if name == "restart" else (0.0, 0.8)  # its interval has to fit in
+    steps = round((high - low) / (0.002 if order <= 2 else 0.005))
+    plan = plan_of(name, schedule, smooth_grid(schedule, steps, low, high), options)
     _, variance = plan.law(schedule, 0.5, torch.tensor(0.4, dtype=DOUBLE))
     alpha_s, sigma_s = schedule(plan.times[-1])
     error = abs(float(variance) / (alpha_s**2 * 0.4 + sigma_s**2) - 1)
