@@ -337,6 +337,7 @@ class Plan:
         """Read a table written by `save`.
 
         Raises:
+            FileNotFoundError: no such file.
             ValueError: if the file is damaged, was altered, or is of a newer version.
         """
         table = read_table(path)

@@ -47,10 +47,16 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The plain data of a plan's file.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: if the file is damaged, no plan, of a newer version, or was altered.
     """
     try:
         table = json.loads(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path}: there is no such file of a plan; plan.save(path) and sde-diffusion tune "
+            "write one"
+        ) from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); it is damaged or no plan") from error
     if not isinstance(table, dict) or table.get("format") != FORMAT:

@@ -35,6 +35,13 @@ def test_the_origin_is_kept_and_shown(path):
     assert Plan.load(path).origin == {}
 
 
+def test_a_file_that_is_not_there_is_said_to_be_so(path):
+    with pytest.raises(FileNotFoundError, match=r"plan\.json: there is no such file of a plan"):
+        Plan.load(path)
+    with pytest.raises(FileNotFoundError, match="write one"):
+        sd.sample(sd.problems.ring().denoiser(VP), (2, 2), solver=str(path))
+
+
 def test_who_keeps_the_origin():
     """The same numbers do, another table does not; and it is no part of the table."""
     plan = plan_of(3, origin=ORIGIN)
