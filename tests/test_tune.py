@@ -45,6 +45,17 @@ def test_a_tuned_plan_is_better_on_new_starts_and_in_float32(tuned):
         assert better.rms < 0.5 * worse.rms
 
 
+@pytest.mark.filterwarnings("ignore:the fit ended")
+def test_a_plan_tuned_again_knows_what_it_was_before(tuned):
+    task = {**TASK, "nfe": None, "method": walk}
+    for method in (walk, wild):
+        again = tune(tuned, IDEAL, 24, **{**task, "method": method}, seed=4)
+        assert again.origin["before"] == tuned.origin
+        assert tuned.origin["about"] in report(again)
+    third = tune(again, IDEAL, 24, **task, seed=5)
+    assert third.origin["before"]["before"] == tuned.origin
+
+
 def test_it_knows_how_it_was_made(tuned, tmp_path):
     origin = tuned.origin
     assert (origin["label"], origin["nfe"], origin["free"]) == ("the ring", 4, "scalars")

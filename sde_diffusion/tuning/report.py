@@ -66,6 +66,9 @@ def notes(origin: Mapping[str, Any]) -> list[str]:
             f"The fit did not better it on the validation starts: this is the {origin['chosen']} "
             "plan as it was."
         )
+    before = origin.get("before", {})
+    if "about" in before:
+        lines.append(f"Begun with a plan of its own origin. {before['about']}")
     return lines
 
 

@@ -199,6 +199,8 @@ def tune(
         key: {"name": plans[key].name, "train": on[0].plain(), "validation": on[1].plain()}
         for key, on in found.items()
     }
+    if beginning.plan.origin:  # a plan that was tuned before
+        record["before"] = dict(beginning.plan.origin)
     record |= {"seconds": time.monotonic() - began, "about": summary(record)}
     warn(found, plans, fit, best)
     return replace(chosen, origin=record)
