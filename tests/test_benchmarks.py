@@ -6,7 +6,6 @@ import math
 import re
 
 import numpy as np
-import ot
 import pytest
 import torch
 from rich.console import Console
@@ -49,6 +48,8 @@ def test_sliced_wasserstein_of_a_shift_is_the_mean_projection() -> None:
 
 
 def test_sliced_wasserstein_agrees_with_pot() -> None:
+    import ot  # seconds, for this test alone
+
     x, y, theta = normal(150, 6), 0.5 * normal(150, 6, seed=1) + 1, directions(6, 100)
     peer = ot.sliced_wasserstein_distance(x.numpy(), y.numpy(), projections=theta.numpy())
     assert sliced_wasserstein(x, y, theta) == pytest.approx(float(peer), rel=1e-10)
