@@ -38,8 +38,6 @@ def test_the_origin_is_kept_and_shown(path):
 def test_a_file_that_is_not_there_is_said_to_be_so(path):
     with pytest.raises(FileNotFoundError, match=r"plan\.json: there is no such file of a plan"):
         Plan.load(path)
-    with pytest.raises(FileNotFoundError, match="write one"):
-        sd.sample(sd.problems.ring().denoiser(VP), (2, 2), solver=str(path))
 
 
 def test_who_keeps_the_origin():
@@ -189,7 +187,7 @@ def test_a_plan_has_its_times_and_options_within(path, options, words):
 
 
 def test_a_plan_of_another_schedule_or_no_file_is_refused(path):
-    with pytest.raises(FileNotFoundError, match="No such file"):
+    with pytest.raises(FileNotFoundError, match="there is no such file of a plan"):
         sd.sample(sd.problems.ring().denoiser(VP), (4, 2), solver=path)
     plan_of(3).save(path)
     for other in (sd.VPCosine(), sd.EDM()):  # EDM at t = 1 is not noise, which is not the point
