@@ -259,7 +259,7 @@ def test_errors_of_train(folder, capsys, arguments, message):
         (["--average", "0.2"], "did you mean 'sigma_rel"),
         (["--solver", "dimm"], "did you mean 'ddim'"),
         (["--solver", "ddim ets=1"], "did you mean 'eta'"),
-        (["--solver", "none.json"], "No such file"),
+        (["--solver", "none.json"], "none.json: there is no such file of a plan"),
         (["--times", "unifrom"], "did you mean 'uniform'"),
         (["--out", "no/x.npz"], "there is no folder no"),
         (["--out", "x.jpg"], "give a file .npz or .png, or a folder"),
