@@ -77,9 +77,10 @@ def fill_weights(
         metadata = header
         names = {name: which for which, name in enumerate(header["averages"])}
         which = 0 if average is None else look_up("average of this checkpoint", average, names)
-        averaged = under(f"average.{which}.network.", tensors)
-        tensors = under("objective.network.", tensors) | averaged
-        saved = under("network.", header["configuration"]["network"])
+        part = header["part"]
+        averaged = under(f"average.{which}.{part}.", tensors)
+        tensors = under(f"objective.{part}.", tensors) | averaged
+        saved = under(f"{part}.", header["configuration"]["network"])
     elif average is not None:
         raise ValueError(f"{path} holds one set of weights, no averages: leave average={average!r}")
     check_same({"network": saved}, {"network": describe(network)}, path)

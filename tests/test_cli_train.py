@@ -93,6 +93,16 @@ def test_the_checkpoint_alone_makes_the_model_again(trained):
     )
 
 
+def test_a_network_within_another_objective_is_found_again(folder):
+    write(TABLES, objective={"uncertainty": {"size": 8}, "importance": None})
+    assert main(["train", "run.json"]) == 0
+    loaded = load_model(folder / "run", 0.05).denoiser.network
+    tensors, _ = read_file(latest(folder / "run"), TRAINING)
+    name = "average.1.objective.network.enter.weight"
+    assert torch.equal(loaded.enter.weight, tensors[name])
+    assert main(["sample", "run", "--n", "2", "--steps", "2"]) == 0
+
+
 def test_the_other_commands_take_a_checkpoint(folder, trained, capsys):
     ask = ["--model", str(trained), "--shape", "1,8,8", "--nfe", "4", "--out", "found"]
     assert main(["compare", *ask, "--n", "2", "--solvers", "ddim eta=0.0"]) == 0
@@ -216,6 +226,8 @@ def test_examples_run(folder, name, capsys):
         ({"objective": {"times": {"kind": "log_normal", "std": "1"}}}, "std = '1': give a number"),
         ({"objective": {"times": {"kind": "log_normal", "std": -1}}}, "[objective]: times: mean"),
         ({"objective": {"times": 3}}, "times = 3"),
+        ({"objective": {"uncertainty": 3}}, "uncertainty = 3: give true"),
+        ({"objective": {"uncertainty": {"sise": 3}}}, "did you mean 'size'"),
         ({"objective": {"drop": 1.5}}, "run.json: [objective]: drop = 1.5"),
         ({"training": {"learning_rat": 1e-3}}, "did you mean 'learning_rate'"),
         ({"training": {"learning_rate": "1e-3"}}, "learning_rate = '1e-3': give a number"),

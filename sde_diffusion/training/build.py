@@ -28,6 +28,7 @@ from .learned_variance import LearnedVarianceObjective
 from .objective import Objective
 from .sources import data_of
 from .trainer import Trainer
+from .uncertainty import LearnedUncertainty
 from .weightings import WEIGHTINGS
 
 
@@ -114,10 +115,19 @@ def objective_of(configuration: Configuration, denoiser: NetworkDenoiser) -> Obj
         if isinstance(given.get("bins"), Mapping):
             given["bins"] = called(f"{place}: bins", Bins, given["bins"])
         return called(place, LearnedVarianceObjective, given, denoiser=denoiser)
+    uncertainty = given.pop("uncertainty", False)
     for key, table in (("weighting", WEIGHTINGS), ("times", LAWS)):
         if isinstance(given.get(key), Mapping):
             given[key] = _named(f"{place}: {key}", given[key], table)
-    return called(place, DiffusionObjective, given, denoiser=denoiser)
+    objective = called(place, DiffusionObjective, given, denoiser=denoiser)
+    if uncertainty is False:
+        return objective
+    more = {} if uncertainty is True else uncertainty
+    if not isinstance(more, Mapping):
+        raise ValueError(
+            f"{place}: uncertainty = {more!r}: give true, or a table of its size, seed"
+        )
+    return called(f"{place}: uncertainty", LearnedUncertainty, more, objective=objective)
 
 
 def _named(where: str, table: Mapping[str, Any], known: Mapping[str, Callable[..., Any]]) -> Any:

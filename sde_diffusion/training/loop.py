@@ -195,6 +195,7 @@ class Loop:
             scaler = self.accelerator.scaler
             header = {
                 "configuration": self.configuration,
+                "part": self.state.part,
                 "averages": [average.name for average in self.options.ema],
                 "model": self.options.model,
                 "scaler": None if scaler is None else scaler.state_dict(),

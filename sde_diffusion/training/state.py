@@ -39,6 +39,12 @@ class State:
         self.averages = Averages(self.trained.values(), profiles)
         self.record, self.step = Record(), 0
 
+    @property
+    def part(self) -> str:
+        """Where the network is in the objective, as in its `state_dict`."""
+        modules = self.objective.named_modules()
+        return next(name for name, module in modules if module is self.objective.network)
+
     @torch.no_grad()
     def averaged(self, which: int) -> nn.Module:
         """A copy of the network, in evaluation mode, with weights of one of the averages."""

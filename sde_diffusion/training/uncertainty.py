@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..denoise import NetworkDenoiser
 from ..networks.embedding import TimeEmbedding
 from .batch import Batch, Losses
 from .objective import Objective
@@ -73,6 +74,11 @@ class LearnedUncertainty(Objective):
     @property
     def network(self) -> nn.Module:  # type: ignore[override]
         return self.objective.network
+
+    @property
+    def denoiser(self) -> NetworkDenoiser | None:
+        """What the other objective trains, if it is a denoiser."""
+        return getattr(self.objective, "denoiser", None)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
         losses: Losses = self.objective(batch, generator)
