@@ -93,3 +93,13 @@ def die_within(process, seconds):
     process.kill()
     process.join()
     return process.exitcode == -signal.SIGKILL
+
+
+def begin_as_one_of(rank, processes, port, folder, options):
+    """What one of several processes does that train together."""
+    together = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in together.items()}
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    torch.set_num_threads(1)
+    fit(objective(), folder=folder, device="cpu", **options)
+    torch.distributed.destroy_process_group()
