@@ -90,7 +90,7 @@ def test_samples_are_drawn_from_the_averaged_network(tmp_path):
 
     result = fit(Quadratic(1), sampler=sampler, sample_every=10, folder=tmp_path, tensorboard=True)
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
-    assert names == [f"step-{step:09d}.png" for step in (10, 20, 24)]
+    assert names == [f"step-{step:09d}.png" for step in (0, 10, 20, 24)]
     assert torch.equal(seen[-1].weight, result.network.weight)
     assert not seen[-1].training
     assert torch.equal(result.losses, fit(Quadratic(1)).losses)
@@ -114,12 +114,17 @@ def test_a_grid_shows_every_pixel_once():
 
 
 def test_what_has_no_picture_is_refused():
-    for x in (torch.zeros(4), torch.zeros(4, 3), torch.zeros(2, 2, 8, 8)):
+    for x in (torch.zeros(4), torch.zeros(4, 3), torch.zeros(2, 2, 8, 8), torch.zeros(0, 2)):
         with pytest.raises(ValueError, match=r"have no picture: give images"):
             picture(x)
-    for x in (torch.zeros(0, 1, 8, 8), torch.full((1, 1, 2, 2), float("nan"))):
-        with pytest.raises(ValueError, match="none, or not finite"):
-            picture(x)
+
+
+def test_a_sampler_is_tried_before_the_first_step(tmp_path, capsys):
+    with pytest.raises(ValueError, match="have no picture"):
+        fit(Quadratic(1), sampler=lambda network: torch.zeros(4, 3), folder=tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+    fit(Quadratic(1), sampler=lambda network: torch.full((4, 2), float("nan")), folder=tmp_path)
+    assert "samples of step 0 are not finite: not drawn" in capsys.readouterr().err
 
 
 def test_progress_tells_the_step_the_loss_and_its_parts(capsys, monkeypatch):

@@ -18,7 +18,7 @@ from .data import Data
 from .interrupt import held_back
 from .options import Options
 from .order import Order
-from .random import generator_at, seed_at
+from .random import generator_at, seed_at, seed_global
 from .report import Report
 from .state import State
 
@@ -86,6 +86,8 @@ class Loop:
             Report(folder, state.step, options.steps, options.tensorboard, show) as report,
             held_back() as asked,
         ):
+            if state.step == 0 and main:
+                self._sample(report)  # what is wrong with a sampler shows before the first step
             while state.step < options.steps:
                 self._step()
                 report.advance()
@@ -107,7 +109,7 @@ class Loop:
             generator = generator_at(options.seed, DATA, n, part)
             batch = self._batch(options.data, indices[part], generator)
             last = part == first + self.own - 1
-            torch.manual_seed(seed_at(options.seed, NETWORK, n, part))
+            seed_global(seed_at(options.seed, NETWORK, n, part), self.accelerator.device)
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
                 losses = self.prepared(batch, generator_at(options.seed, OBJECTIVE, n, part))
                 self.accelerator.backward(losses.loss.sum() * scale)
@@ -150,13 +152,18 @@ class Loop:
         main = self.accelerator.is_main_process
         if main and self.judge is not None and (step % options.evaluate_every == 0 or end):
             report.held_out(step, self._evaluate())
-        if main and options.sampler is not None and (step % options.sample_every == 0 or end):
-            self._read()
-            with torch.no_grad():
-                x = options.sampler(state.averaged(0))
-            report.samples(step, x, getattr(options.data, "range", None))
+        if options.sampler is not None and (step % options.sample_every == 0 or end):
+            self._read()  # of weights that are not finite no samples are drawn
+            if main:
+                self._sample(report)
         if step % options.checkpoint_every == 0 or end:
             self._save()
+
+    def _sample(self, report: Report) -> None:
+        if self.options.sampler is not None:
+            with torch.no_grad():
+                x = self.options.sampler(self.state.averaged(0))
+            report.samples(self.state.step, x, self.options.data.range)
 
     def _read(self) -> None:
         """Wait for the losses, which must be finite."""

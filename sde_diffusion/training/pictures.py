@@ -20,14 +20,12 @@ def picture(x: Tensor, span: tuple[float, float] | None = None) -> bytes:
         span: values shown as black and white; default: the least and the largest.
 
     Raises:
-        ValueError: x of another shape, or not finite.
+        ValueError: x of another shape, or no samples.
     """
     x = x.detach().cpu().float()
-    if len(x) == 0 or not bool(x.isfinite().all()):
-        raise ValueError(f"samples of shape {tuple(x.shape)}: none, or not finite")
-    if x.ndim == 2 and x.shape[1] == 2:
+    if len(x) and x.ndim == 2 and x.shape[1] == 2:
         return _points(x)
-    if x.ndim == 4 and x.shape[1] in (1, 3):
+    if len(x) and x.ndim == 4 and x.shape[1] in (1, 3):
         return _grid(x, span)
     raise ValueError(
         f"samples of shape {tuple(x.shape)} have no picture: give images (n, 1 or 3, height, "

@@ -20,8 +20,15 @@ def generator_at(seed: int, *counts: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_at(seed, *counts))
 
 
+def seed_global(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators of the CPU and of a device, from which dropout draws."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 @contextmanager
-def global_state_kept() -> Iterator[None]:
-    """torch's global generators, of all devices, are afterwards as they were."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+def global_state_kept(device: torch.device) -> Iterator[None]:
+    """What `seed_global` changes is afterwards as it was."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield

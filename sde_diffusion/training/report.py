@@ -77,8 +77,10 @@ class Report:
         self._line(step, held_out=loss)
 
     def samples(self, step: int, x: Tensor, span: tuple[float, float] | None) -> None:
-        """A picture of samples."""
-        if self.folder is not None:
+        """A picture of samples; of samples that are not finite only a sentence."""
+        if not bool(x.isfinite().all()):
+            print(f"the samples of step {step} are not finite: not drawn", file=sys.stderr)
+        elif self.folder is not None:
             (self.folder / "samples").mkdir(exist_ok=True)
             write_atomic(self.folder / "samples" / f"step-{step:09d}.png", picture(x, span))
             if self._board is not None and x.ndim == 4:

@@ -177,8 +177,8 @@ class Trainer:
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
-            global_state_kept(),
             accelerated(options.mixed_precision, options.device) as accelerator,
+            global_state_kept(accelerator.device),
         ):
             state = Loop(options, accelerator).run()
             accelerator.unwrap_model(state.objective, keep_fp32_wrapper=False)
