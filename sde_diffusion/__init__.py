@@ -26,6 +26,7 @@ from .form import Form
 from .inversion import invert, resume
 from .langevin import LANGEVIN, annealed_langevin, predictor_corrector
 from .latent import LatentDiffusion, LatentSpace
+from .learned_schedule import FrozenSchedule, LearnedSchedule
 from .networks import DiT, ResidualMLP, UNet
 from .noise import IndependentNoise, Noise, PerSampleNoise
 from .parallel import Conditioned, ParallelRun, run_parallel
@@ -73,10 +74,12 @@ __all__ = [
     "FlowMatching",
     "Form",
     "ForwardSDE",
+    "FrozenSchedule",
     "FunctionDenoiser",
     "IndependentNoise",
     "LatentDiffusion",
     "LatentSpace",
+    "LearnedSchedule",
     "Moments",
     "NetworkDenoiser",
     "Noise",

@@ -255,6 +255,12 @@ class NetworkDenoiser(Denoiser):
         label = self._tell(t, x).expand(len(x))
         return self._answer(self.dtype or x.dtype, label, c_in, x), a, b
 
+    def on(self, schedule: Schedule) -> NetworkDenoiser:
+        """The same network, read on another schedule."""
+        moved = copy.copy(self)
+        moved.schedule = schedule
+        return moved
+
     def given(self, *condition: Any) -> NetworkDenoiser:
         """The same denoiser, its network asked as network(x, label, *condition).
 

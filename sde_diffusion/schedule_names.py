@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from .learned_schedule import FrozenSchedule
 from .names import look_up
 from .options import called
 from .schedule import Schedule
@@ -52,6 +53,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "ddpm_scaled_linear": ddpm_scaled_linear,
     "ddpm_squared_cosine": ddpm_squared_cosine,
     "tabulated": _tabulated,
+    "frozen": FrozenSchedule,
     "shifted": _shifted,
     "zero_terminal_snr": _zero_terminal_snr,
 }

@@ -18,6 +18,7 @@ from .learned_variance import LearnedVarianceObjective
 from .load import LoadedModel, load_denoiser, load_model
 from .numpy_data import NumpyData
 from .objective import Objective
+from .schedule_learning import LearnedScheduleObjective
 from .train import train
 from .trainer import Trainer, TrainResult
 from .uncertainty import LearnedUncertainty
@@ -38,6 +39,7 @@ __all__ = [
     "ImageFolder",
     "Importance",
     "Law",
+    "LearnedScheduleObjective",
     "LearnedUncertainty",
     "LearnedVarianceObjective",
     "LoadedModel",

@@ -21,6 +21,7 @@ from ..denoise import NetworkDenoiser
 from ..networks.embedding import TimeEmbedding
 from .batch import Batch, Losses
 from .objective import Objective
+from .schedule_learning import LearnedScheduleObjective
 
 
 class LogVariance(nn.Module):
@@ -59,7 +60,7 @@ class LearnedUncertainty(Objective):
 
     Raises:
         ValueError: an objective with importance sampling, whose losses are not those of their noise
-            level but divided by q: u would learn q.
+            level but divided by q: u would learn q; one that learns its schedule.
     """
 
     def __init__(self, objective: Objective, size: int = 64, seed: int = 0) -> None:
@@ -68,6 +69,11 @@ class LearnedUncertainty(Objective):
             raise ValueError(
                 "a learned uncertainty evens out the noise levels, and importance sampling draws "
                 "by how uneven they are: use one of the two"
+            )
+        if isinstance(objective, LearnedScheduleObjective):
+            raise ValueError(
+                "a learned schedule needs the bound as it is, and a learned uncertainty changes "
+                "its weights: use one of the two"
             )
         self.objective, self.log_variance = objective, LogVariance(size, seed)
 
