@@ -53,6 +53,19 @@ def test_a_sample_does_not_depend_on_its_batch():
     assert torch.allclose(model.encode(x).mean[2:3], model.encode(x[2:3]).mean, rtol=1e-12)
 
 
+def test_answers_are_in_the_dtype_of_what_was_asked():
+    model = Autoencoder(2, width=8, **FORMS[1])
+    x = images(3, 2, 4, 4)
+    exact = model.encode(x).mean
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = model.encode(x)
+        assert model.decode(posterior.mean).dtype == torch.float32
+    assert {part.dtype for part in posterior} == {torch.float32}
+    assert 0 < (posterior.mean - exact).abs().max() < 0.05 * exact.abs().max()
+    assert model.encode(x.double()).mean.dtype == torch.float64
+    assert model.decode(exact.double()).dtype == torch.float64
+
+
 def test_it_learns_images_with_two_degrees_of_freedom():
     # Ramps: level and slope in [-1/2, 1/2], so that pixels have standard deviation 0.32.
     draw = lambda k: torch.rand(2, 16, 1, 1, 1, generator=generator_at(7, k)) - 0.5

@@ -116,7 +116,7 @@ class Autoencoder(Autoencoding):
         self.encoder, self.decoder = nn.Sequential(*down), nn.Sequential(*up)
 
     def encode(self, x: Tensor) -> Posterior:
-        """q(z|x) of images (batch, channels, height, width).
+        """q(z|x) of images (batch, channels, height, width), in their dtype.
 
         Raises:
             ValueError: if x has other channels, or sides that the strides do not divide.
@@ -124,7 +124,8 @@ class Autoencoder(Autoencoding):
         check_images(
             x, self.channels, self.stride, f"this autoencoder divides sides by {self.stride}"
         )
-        h = self.encoder(pixel_unshuffle(x, self.patch))
+        # In x's dtype, also where the layers compute in 16 bits: the divergence needs more.
+        h = self.encoder(pixel_unshuffle(x, self.patch).to(self._dtype)).to(x.dtype)
         return Posterior(*h.chunk(2, dim=1)) if self.variational else Posterior(h)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -138,7 +139,11 @@ class Autoencoder(Autoencoding):
                 f"latents of shape {tuple(z.shape)}, but this autoencoder decodes (batch, "
                 f"{self.latent}, height, width)"
             )
-        return pixel_shuffle(self.decoder(z), self.patch)
+        return pixel_shuffle(self.decoder(z.to(self._dtype)).to(z.dtype), self.patch)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
 
     @staticmethod
     def arguments_for(event_shape: Sequence[int]) -> dict[str, Any]:
