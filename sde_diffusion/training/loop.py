@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from ..weights import CURE
 from .batch import Batch, Losses
@@ -46,9 +47,9 @@ class Loop:
         }
         self.state = State(options.objective, accelerator.device, options.ema, adam)
         self.judge = None if options.held_out is None else copy.deepcopy(self.state.objective)
-        self.prepared, self.optimizer = accelerator.prepare(
-            self.state.objective, self.state.optimizer
-        )
+        self.prepared = accelerator.prepare(self.state.objective)
+        # Without float16 there is nothing to scale: then these calls do nothing but the step.
+        self.scaler = accelerator.scaler or torch.amp.GradScaler("cpu", enabled=False)
         self.dtype = next(iter(self.state.trained.values())).dtype
         self.saved = -1  # the step of the latest checkpoint
         self._open()
@@ -68,8 +69,7 @@ class Loop:
             return
         self.state.restore(tensors, header["step"])
         self.saved = self.state.step
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(header["scaler"])
+        self.scaler.load_state_dict(header["scaler"])
         if self.state.step > options.steps:
             raise ValueError(
                 f"{options.folder} is at step {self.state.step} > steps = {options.steps}; ask "
@@ -112,15 +112,17 @@ class Loop:
             seed_global(seed_at(options.seed, NETWORK, n, part), self.accelerator.device)
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
                 losses = self.prepared(batch, generator_at(options.seed, OBJECTIVE, n, part))
-                self.accelerator.backward(losses.loss.sum() * scale)
+                self.scaler.scale(losses.loss.sum() * scale).backward()
             noted.append(Losses(*losses))
         if options.clip is not None:
-            self.accelerator.clip_grad_norm_(list(state.trained.values()), options.clip)
+            self.scaler.unscale_(state.optimizer)
+            clip_grad_norm_(state.trained.values(), options.clip)
         rise = min(1.0, (n + 1) / max(1, options.warm_up))
-        for group, rate in zip(self.optimizer.param_groups, state.rates, strict=True):
+        for group, rate in zip(state.optimizer.param_groups, state.rates, strict=True):
             group["lr"] = rate * rise
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.scaler.step(state.optimizer)
+        self.scaler.update()
+        state.optimizer.zero_grad()
         state.step = n + 1
         state.averages.update(state.step)
         with torch.no_grad():
@@ -172,7 +174,7 @@ class Loop:
         losses = self.state.record.losses
         wrong = [n for n in range(start, len(losses)) if not math.isfinite(losses[n])]
         # With a scaled loss an overflow is left out of the weights, and the scale lowered.
-        if wrong and (self.accelerator.scaler is None or len(wrong) == len(losses) - start > 30):
+        if wrong and (not self.scaler.is_enabled() or len(wrong) == len(losses) - start > 30):
             raise FloatingPointError(
                 f"the loss is {losses[wrong[0]]} at step {wrong[0] + 1}: {self._cure(wrong[0])}"
             )
@@ -199,13 +201,12 @@ class Loop:
         if self.checkpoints is None or self.saved == self.state.step:
             return
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
             header = {
                 "configuration": self.configuration,
                 "part": self.state.part,
                 "averages": [average.name for average in self.options.ema],
                 "model": self.options.model,
-                "scaler": None if scaler is None else scaler.state_dict(),
+                "scaler": self.scaler.state_dict(),
             }
             self.checkpoints.save(self.state.step, self.state.tensors(), header)
         self.saved = self.state.step
