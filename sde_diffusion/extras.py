@@ -6,7 +6,8 @@ import importlib
 from typing import Any
 
 # The extra of each; else "bench", which holds "train" too.
-_EXTRA = {"accelerate": "train", "PIL": "train", "sklearn": "train"}
+_TRAIN = ("accelerate", "matplotlib", "PIL", "rich", "safetensors", "sklearn")
+_EXTRA = dict.fromkeys(_TRAIN, "train")
 _ALONE = ("tensorboard", "datasets")  # in no extra: large, and few need them
 
 
