@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sde_diffusion.networks import DiT, ResidualMLP, Told, UNet, count_parameters
 from sde_diffusion.networks.blocks import Attention, Block
-from sde_diffusion.networks.dit import DiTBlock, _places
+from sde_diffusion.networks.dit import DiTBlock, _image, _patches, _places
 from sde_diffusion.networks.mlp import ResidualBlock
 
 
@@ -76,12 +76,27 @@ def test_the_unet_of_turned_kernels_on_a_turned_image_is_turned():
     assert not torch.allclose(network(x, t), out)
 
 
+def test_attention_over_pixels_knows_no_places():
+    generator = torch.Generator().manual_seed(0)
+    layer, told = perturbed(Attention(8, 2, 5, generator)).double(), Told()
+    h, turned = random(2, 8, 3, 4).double(), torch.randperm(12, generator=generator)
+    turn = lambda h: h.flatten(2)[:, :, turned].reshape(h.shape)
+    torch.testing.assert_close(layer(turn(h), told), turn(layer(h, told)))
+
+
 def test_every_pixel_of_the_unet_sees_every_pixel():
     network = perturbed(UNet(1, width=8, multipliers=(1, 1), blocks=1)).double()
     t = torch.tensor([0.5]).double()
     with sdpa_kernel(SDPBackend.MATH):
         jacobian = torch.func.jacrev(lambda x: network(x, t))(random(1, 1, 16, 16).double())
     assert (jacobian != 0).all()
+
+
+def test_patches_are_put_together_as_they_were_cut():
+    x = random(2, 3, 6, 4)
+    cut = _patches(x, 2)
+    assert torch.equal(cut[1, 2].reshape(3, 2, 2), x[1, :, 2:4, :2]), "row 1, column 0 of two"
+    assert torch.equal(_image(cut, 3, 2, 2), x)
 
 
 def test_a_dit_without_attention_keeps_patches_apart():
