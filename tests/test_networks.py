@@ -18,7 +18,7 @@ from networks_listed import (
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sde_diffusion import NetworkDenoiser, VPLinear
-from sde_diffusion.networks import NETWORKS, DiT, ResidualMLP, UNet, build
+from sde_diffusion.networks import NETWORKS, DiT, ResidualMLP, TimeEmbedding, UNet, build
 
 
 @every_kind
@@ -109,6 +109,7 @@ def test_a_configuration_makes_the_network_again(kind, condition):
     assert type(again) is type(network)
     assert bits(again) == bits(network)
     assert json.dumps(again.configuration) == text
+    assert network.configuration == json.loads(text), "nothing in it that JSON would change"
     assert network.configuration["kind"] == kind
     arguments = set(inspect.signature(NETWORKS[kind]).parameters)
     assert set(network.configuration) == {"kind"} | arguments, "every argument is remembered"
@@ -144,6 +145,15 @@ def test_times_are_told_apart_and_the_answer_is_continuous(kind, ends):
     assert near.diff(dim=0).norm(dim=1).max() < 1e-5 * coarse.max()
     distances = torch.cdist(answers, answers) + torch.eye(1001).double() * 1e9
     assert distances.min() > 1e-4 * coarse.max()
+
+
+def test_the_lowest_frequency_alone_tells_all_labels_apart():
+    # With W = 1 the embedding is silu of the features, which is monotone on [-1, 1].
+    embedding = TimeEmbedding(32).double()
+    with torch.no_grad():
+        embedding.layer.weight.copy_(torch.eye(32))
+        pair = embedding(torch.linspace(-1.99, 1.99, 399, dtype=torch.float64))[:, [0, 16]]
+    assert torch.cdist(pair, pair).add(torch.eye(399).double()).min() > 1e-3
 
 
 @every_kind
@@ -208,6 +218,8 @@ def test_states_and_times_that_do_not_fit_are_refused(kind):
         network(x.flatten(1), t)
     with pytest.raises(ValueError, match="reshape x, or build"):
         network(x[:, :1], t)
+    with pytest.raises(ValueError, match="reshape x, or build"):
+        network(x[..., 0], t)
     with pytest.raises(ValueError, match=r"t has shape \(\).*shape \(4,\)"):
         network(x, torch.tensor(0.5))
     with pytest.raises(TypeError, match=r"i / N"):

@@ -8,6 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sde_diffusion.networks import DiT, ResidualMLP, Told, UNet, count_parameters
 from sde_diffusion.networks.blocks import Attention, Block
 from sde_diffusion.networks.dit import DiTBlock, _image, _patches, _places
+from sde_diffusion.networks.layers import group_norm
 from sde_diffusion.networks.mlp import ResidualBlock
 
 
@@ -50,6 +51,14 @@ def test_parameters_of_the_mlp_by_formula():
     block = layer(embedding, 2 * width) + layer(width, hidden) + layer(hidden, width)
     ends = layer(32, embedding) + layer(d, width) + layer(width, d) + layer(embedding, 1)
     assert count_parameters(network) == ends + depth * block
+
+
+def test_groups_of_the_norm_are_even_and_not_too_small():
+    groups = {channels: group_norm(channels).num_groups for channels in range(1, 300)}
+    assert all(channels % n == 0 and n <= 32 for channels, n in groups.items())
+    assert all(channels // n >= min(4, channels) for channels, n in groups.items())
+    # As in DDPM where it can be: 32 groups.
+    assert {groups[128], groups[192], groups[256]} == {32}
 
 
 def test_new_blocks_change_nothing():
