@@ -9,6 +9,14 @@ from sde_diffusion.schedule_names import SCHEDULES, description_of, schedule_of
 
 NEEDED = {
     "tabulated": {"alphas_cumprod": [0.9, 0.5, 0.1, 0.0]},
+    "frozen": {
+        "lambda_clean": 5.0,
+        "lambda_noisy": -3.0,
+        "slope": 0.2,
+        "heights": [0.3, 0.5],
+        "rates": [4.0, 8.0],
+        "centres": [0.3, 0.7],
+    },
     "shifted": {"base": {"kind": "flow_matching"}, "factor": 3.0},
     "zero_terminal_snr": {"base": {"kind": "shifted", "base": {"kind": "vp_linear"}, "factor": 2}},
 }
