@@ -12,7 +12,7 @@ from PIL import Image
 import sde_diffusion as sd
 from sde_diffusion.cli import main
 from sde_diffusion.commands.train import EXAMPLES
-from sde_diffusion.networks import NETWORKS
+from sde_diffusion.networks import NETWORKS, UNet
 from sde_diffusion.schedule_names import SCHEDULES
 from sde_diffusion.training import LAWS, WEIGHTINGS, latest, load_model
 from sde_diffusion.training.sources import SOURCES
@@ -139,6 +139,25 @@ def test_a_folder_of_pictures_goes_on(trained, monkeypatch, capsys):
     assert "holds other samples (seed: 0 there, 1 asked)" in capsys.readouterr().err
     assert main([*ask[:-1], str(trained)]) == 1
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_file_that_was_stopped_is_not_there(folder, trained, monkeypatch, capsys):
+    """The first batch is drawn, the second is stopped."""
+    network = UNet.forward
+    calls = []
+
+    def stopping(self, *arguments):
+        calls.append(len(calls))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return network(self, *arguments)
+
+    monkeypatch.setattr(UNet, "forward", stopping)
+    ask = ["sample", str(trained), "--n", "4", "--batch", "2", "--steps", "2", "--out"]
+    ask += ["x.npz", "--solver", "ddim"]
+    assert main(ask) == 130
+    assert "nothing is written" in capsys.readouterr().out
+    assert sorted(file.name for file in folder.iterdir()) == ["run.json"]
 
 
 def test_pixels_of_a_picture_are_the_samples(trained):

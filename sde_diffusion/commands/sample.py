@@ -77,11 +77,31 @@ def run(options: argparse.Namespace) -> int:
     check_out(options.out, model.event_shape)
     labels = _labels(options.classes, options.n, model)
     output = _output(options, model)
+    try:
+        _draw(options, model, labels, output, solver, more)
+    except KeyboardInterrupt:
+        if isinstance(output, Folder):
+            raise
+        print("Stopped; nothing is written. With a folder as --out, finished samples are kept.")
+        return 130
+    print(f"{options.n} samples of {model.about}: {options.out}")
+    return 0
+
+
+def _draw(
+    options: argparse.Namespace,
+    model: LoadedModel,
+    labels: Tensor | None,
+    output: Output,
+    solver: str,
+    more: dict[str, Any],
+) -> None:
+    """All samples that are not there yet, by batches."""
     missing = output.missing(options.n)
     with Progress(len(missing)) as progress, torch.inference_mode():
         for first in range(0, len(missing), options.batch):
             numbers = missing[first : first + options.batch]
-            given = () if labels is None else (labels[numbers].to(device),)
+            given = () if labels is None else (labels[numbers].to(model.denoiser.device),)
             x = sample(
                 model.denoiser.given(*given),
                 (len(numbers), *model.event_shape),
@@ -94,8 +114,6 @@ def run(options: argparse.Namespace) -> int:
             output.add(numbers, x)
             progress.advance(len(numbers), f"{options.n} samples")
     output.finish(labels)
-    print(f"{options.n} samples of {model.about}: {options.out}")
-    return 0
 
 
 def _solver(text: str) -> tuple[str, dict[str, Any]]:
