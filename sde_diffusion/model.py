@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .denoise import NetworkDenoiser
+from .learned_schedule import Monotone
 from .networks import build
 from .options import called
 from .schedule import Schedule
@@ -13,7 +14,12 @@ from .schedule_names import description_of, schedule_of
 
 
 def default_label(schedule: Schedule) -> str:
-    """How a new network is told the time: "time" where it lies in [0, 1], else "edm"."""
+    """How a new network is told the time: "time" where it lies in [0, 1], else "edm".
+
+    On a schedule that moves while it is learned, "edm" too: a noise level, not a time.
+    """
+    if isinstance(schedule, Monotone):
+        return "edm"
     return "time" if schedule.t_min >= 0 and schedule.t_max <= 1 else "edm"
 
 

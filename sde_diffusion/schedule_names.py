@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from .learned_schedule import FrozenSchedule
+from .learned_schedule import FrozenSchedule, LearnedSchedule
 from .names import look_up
 from .options import called
 from .schedule import Schedule
@@ -52,8 +52,9 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "ddpm_linear": ddpm_linear,
     "ddpm_scaled_linear": ddpm_scaled_linear,
     "ddpm_squared_cosine": ddpm_squared_cosine,
-    "tabulated": _tabulated,
+    "learned": LearnedSchedule,
     "frozen": FrozenSchedule,
+    "tabulated": _tabulated,
     "shifted": _shifted,
     "zero_terminal_snr": _zero_terminal_snr,
 }
@@ -88,6 +89,11 @@ def description_of(schedule: Schedule) -> dict[str, Any]:
         return {"kind": "shifted", "base": base, "factor": schedule.factor}
     if isinstance(schedule, ZeroTerminalSNR):
         return {"kind": "zero_terminal_snr", "base": description_of(schedule.base)}
+    if isinstance(schedule, LearnedSchedule):  # its weights are a checkpoint's, not a description's
+        clean, noisy = schedule.both.tolist()
+        ends = {"lambda_clean": clean, "lambda_noisy": noisy}
+        more = {"width": len(schedule.m), "learn_ends": schedule.learn_ends}
+        return {"kind": "learned", **ends, **more}
     name = next((name for name, made in SCHEDULES.items() if made is type(schedule)), None)
     if name is None or not is_dataclass(schedule):
         raise ValueError(

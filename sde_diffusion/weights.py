@@ -75,17 +75,23 @@ def fill_weights(
     metadata, saved = header.get("metadata"), header.get("network")
     if metadata is None:
         metadata = header
-        names = {name: which for which, name in enumerate(header["averages"])}
-        which = 0 if average is None else look_up("average of this checkpoint", average, names)
-        part = header["part"]
-        averaged = under(f"average.{which}.{part}.", tensors)
-        tensors = under(f"objective.{part}.", tensors) | averaged
-        saved = under(f"{part}.", header["configuration"]["network"])
+        tensors = averaged(tensors, header, "network", average)
+        saved = under(f"{header['parts']['network']}.", header["configuration"]["network"])
     elif average is not None:
         raise ValueError(f"{path} holds one set of weights, no averages: leave average={average!r}")
     check_same({"network": saved}, {"network": describe(network)}, path)
     network.load_state_dict(tensors)
     return metadata
+
+
+def averaged(
+    tensors: Mapping[str, Tensor], header: dict[str, Any], part: str, average: str | None = None
+) -> dict[str, Tensor]:
+    """The state of a part of a checkpoint's objective, "network" or "schedule", as averaged."""
+    names = {name: which for which, name in enumerate(header["averages"])}
+    which = 0 if average is None else look_up("average of this checkpoint", average, names)
+    place = header["parts"][part]
+    return under(f"objective.{place}.", tensors) | under(f"average.{which}.{place}.", tensors)
 
 
 def describe(network: nn.Module) -> dict[str, str]:

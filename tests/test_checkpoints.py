@@ -85,7 +85,7 @@ def test_killed_training_ends_with_the_same_bits(tmp_path):
     slow = ["torch._dynamo", "accelerate", "sde_diffusion", "safetensors.torch"]
     context.set_forkserver_preload(slow)  # imported once, by the server
     moments, killed = random.Random(0), 0
-    for _ in range(30):
+    for _ in range(40):  # each is killed after a checkpoint or more, of 30 in all
         process = context.Process(target=begin, args=(tmp_path / "parts", options))
         before = checkpoints(tmp_path / "parts")
         process.start()

@@ -103,6 +103,21 @@ def test_a_network_within_another_objective_is_found_again(folder):
     assert main(["sample", "run", "--n", "2", "--steps", "2"]) == 0
 
 
+def test_a_learned_schedule_comes_with_the_checkpoint(folder):
+    """What is sampled with is the schedule as trained, not as it was when new."""
+    learned = {"schedule": {"kind": "learned", "width": 4}, "model": {"prediction": "noise"}}
+    objective = {"weighting": "likelihood", "schedule_learning_rate": 0.1}
+    write({**TABLES, **learned}, objective=objective)
+    assert main(["train", "run.json"]) == 0
+    tensors, _ = read_file(latest(folder / "run"), TRAINING)
+    schedule = sd.LearnedSchedule(width=4)
+    new = schedule.frozen()
+    names = {name: f"average.0.schedule.{name}" for name in "acwm"}
+    schedule.load_state_dict({name: tensors[key] for name, key in names.items()}, strict=False)
+    assert sd.load_denoiser(folder / "run").schedule == schedule.frozen() != new
+    assert main(["sample", "run", "--n", "2", "--steps", "2"]) == 0
+
+
 def test_the_other_commands_take_a_checkpoint(folder, trained, capsys):
     ask = ["--model", str(trained), "--shape", "1,8,8", "--nfe", "4", "--out", "found"]
     assert main(["compare", *ask, "--n", "2", "--solvers", "ddim eta=0.0"]) == 0
@@ -245,6 +260,7 @@ def test_examples_run(folder, name, capsys):
         ({"objective": {"times": {"kind": "log_normal", "std": "1"}}}, "std = '1': give a number"),
         ({"objective": {"times": {"kind": "log_normal", "std": -1}}}, "[objective]: times: mean"),
         ({"objective": {"times": 3}}, "times = 3"),
+        ({"schedule": {"kind": "learned"}}, "weighting='likelihood'"),
         ({"objective": {"uncertainty": 3}}, "uncertainty = 3: give true"),
         ({"objective": {"uncertainty": {"sise": 3}}}, "did you mean 'size'"),
         ({"objective": {"drop": 1.5}}, "run.json: [objective]: drop = 1.5"),

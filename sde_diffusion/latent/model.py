@@ -51,8 +51,7 @@ class LatentDiffusion:
             count: how many, at least 1.
             options: all that `sample` takes: solver, steps, seed, ...
 
-        Raises:
-            As `sample`.
+        It raises what `sample` does.
         """
         return self.space.decode(sample(self.denoiser, (count, *self.space.event_shape), **options))
 

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..denoise import NetworkDenoiser
 from ..model import default_label
-from ..names import look_up
 from ..networks import build
 from ..options import called
-from ..reverse import Bins
 from ..sample import sample
 from ..schedule_names import schedule_of
 from .config import Configuration
 from .data import Data
-from .diffusion import DiffusionObjective
 from .fits import check_fits
-from .laws import LAWS
-from .learned_variance import LearnedVarianceObjective
-from .objective import Objective
+from .objectives import objective_of
 from .sources import data_of
 from .trainer import Trainer
-from .uncertainty import LearnedUncertainty
-from .weightings import WEIGHTINGS
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ def trainer_of(
         place("training"),
         Trainer,
         training,
-        objective=objective_of(configuration, denoiser),
+        objective=objective_of(configuration.objective, denoiser, place("objective")),
         data=data,
         held_out=held_out if kept else None,
         sampler=sampler if kept else None,
@@ -106,39 +98,6 @@ def denoiser_of(configuration: Configuration, data: Data) -> NetworkDenoiser:
     return called(
         place("model"), NetworkDenoiser, given, network=network, schedule=schedule, **taken
     )
-
-
-def objective_of(configuration: Configuration, denoiser: NetworkDenoiser) -> Objective:
-    """What is minimised: [objective]; with a network of two outputs, the variance is learned."""
-    place, given = configuration.place("objective"), dict(configuration.objective)
-    if denoiser.outputs == 2:
-        if isinstance(given.get("bins"), Mapping):
-            given["bins"] = called(f"{place}: bins", Bins, given["bins"])
-        return called(place, LearnedVarianceObjective, given, denoiser=denoiser)
-    uncertainty = given.pop("uncertainty", False)
-    for key, table in (("weighting", WEIGHTINGS), ("times", LAWS)):
-        if isinstance(given.get(key), Mapping):
-            given[key] = _named(f"{place}: {key}", given[key], table)
-    objective = called(place, DiffusionObjective, given, denoiser=denoiser)
-    if uncertainty is False:
-        return objective
-    more = {} if uncertainty is True else uncertainty
-    if not isinstance(more, Mapping):
-        raise ValueError(
-            f"{place}: uncertainty = {more!r}: give true, or a table of its size, seed"
-        )
-    return called(f"{place}: uncertainty", LearnedUncertainty, more, objective=objective)
-
-
-def _named(where: str, table: Mapping[str, Any], known: Mapping[str, Callable[..., Any]]) -> Any:
-    """What {"kind": name, **arguments} stands for."""
-    if "kind" not in table:
-        raise ValueError(f"{where} lacks kind: one of {', '.join(known)}")
-    try:
-        function = look_up("kind", table["kind"], known)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    return called(where, function, {k: v for k, v in table.items() if k != "kind"})
 
 
 def sampler_of(

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from ..denoise import NetworkDenoiser
+from ..learned_schedule import LearnedSchedule
 from ..model import describe_model, model_of
-from ..weights import TRAINING, fill_weights, read_file
+from ..weights import TRAINING, averaged, fill_weights, read_file
 from .checkpoint import latest
 from .data import Data
 from .objective import Objective
@@ -90,6 +91,9 @@ def load_model(
     network = denoiser.network
     assert isinstance(network, nn.Module)
     fill_weights(network, tensors, header, file, name)
+    if isinstance(denoiser.schedule, LearnedSchedule):
+        denoiser.schedule.load_state_dict(averaged(tensors, header, "schedule", name))
+        denoiser = denoiser.on(denoiser.schedule.frozen())
     network.to(device or "cpu").eval().requires_grad_(False)
     return LoadedModel(
         denoiser,

@@ -203,7 +203,7 @@ class Loop:
         if self.accelerator.is_main_process:
             header = {
                 "configuration": self.configuration,
-                "part": self.state.part,
+                "parts": self.state.parts,
                 "averages": [average.name for average in self.options.ema],
                 "model": self.options.model,
                 "scaler": self.scaler.state_dict(),

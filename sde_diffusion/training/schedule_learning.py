@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..denoise import NetworkDenoiser
 from ..learned_schedule import LearnedSchedule, Squared
 from ..reverse import Bins
 from .batch import Batch, Losses
@@ -82,6 +83,11 @@ class LearnedScheduleObjective(Objective):
     @property
     def network(self) -> nn.Module:  # type: ignore[override]
         return self.objective.network
+
+    @property
+    def denoiser(self) -> NetworkDenoiser:
+        """The network on the schedule that is learned."""
+        return self.objective.denoiser
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
         squared = Squared(self.schedule)

@@ -40,10 +40,16 @@ class State:
         self.record, self.step = Record(), 0
 
     @property
-    def part(self) -> str:
-        """Where the network is in the objective, as in its `state_dict`."""
-        modules = self.objective.named_modules()
-        return next(name for name, module in modules if module is self.objective.network)
+    def parts(self) -> dict[str, str]:
+        """Where the objective has the network, and the schedule if that is learned."""
+        schedule = getattr(getattr(self.objective, "denoiser", None), "schedule", None)
+        wanted = {"network": self.objective.network, "schedule": schedule}
+        modules = dict(self.objective.named_modules())
+        return {
+            what: next(name for name, module in modules.items() if module is part)
+            for what, part in wanted.items()
+            if isinstance(part, nn.Module)
+        }
 
     @torch.no_grad()
     def averaged(self, which: int) -> nn.Module:

@@ -51,8 +51,7 @@ def train(
         drop: share of the samples whose condition is withheld, for classifier-free guidance.
         options: as for `Trainer`: batch_size, learning_rate, ema, seed, folder, progress, ...
 
-    Raises:
-        As `Trainer` and `Trainer.train`.
+    It raises what `Trainer` and `Trainer.train` do.
     """
     label = default_label(schedule) if label is None else label
     denoiser = NetworkDenoiser(network, schedule, prediction, label)
