@@ -8,9 +8,17 @@ import torch
 from torch import nn
 from torch.nn.functional import dropout
 
-from sde_diffusion import NetworkDenoiser, VPLinear
+from sde_diffusion import LearnedSchedule, NetworkDenoiser, VPLinear
 from sde_diffusion.networks import ResidualMLP
-from sde_diffusion.training import DiffusionObjective, Losses, Objective, Trainer
+from sde_diffusion.training import (
+    DiffusionObjective,
+    Importance,
+    LearnedScheduleObjective,
+    LearnedUncertainty,
+    Losses,
+    Objective,
+    Trainer,
+)
 
 CALL = {"steps": 24, "batch_size": 8, "checkpoint_every": 5, "log_every": 4, "progress": False}
 MEAN, VARIANCE = 0.7, 0.3
@@ -67,6 +75,25 @@ def dropping():
     return objective(Dropping((1,), width=8, depth=2), Remembering)
 
 
+def important():
+    """Times drawn by importance, which is known after some steps."""
+    kind = lambda denoiser: DiffusionObjective(denoiser, importance=Importance(cells=4, memory=30))
+    return objective(kind=kind)
+
+
+def uncertain():
+    return LearnedUncertainty(dropping(), size=8)
+
+
+def scheduling():
+    schedule = LearnedSchedule(4.0, -4.0, width=8)
+    denoiser = NetworkDenoiser(ResidualMLP((1,), 8, 2), schedule, label="log_snr")
+    return LearnedScheduleObjective(DiffusionObjective(denoiser, weighting="likelihood"))
+
+
+MORE = {"importance": important, "uncertainty": uncertain, "schedule": scheduling}
+
+
 def fit(objective, data=None, **options):
     return Trainer(objective, gaussian_data(64) if data is None else data, **CALL | options).train()
 
@@ -101,5 +128,5 @@ def begin_as_one_of(rank, processes, port, folder, options):
     os.environ |= {name: str(value) for name, value in together.items()}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     torch.set_num_threads(1)
-    fit(objective(), folder=folder, device="cpu", **options)
+    fit(important(), folder=folder, device="cpu", **options)
     torch.distributed.destroy_process_group()

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from runs import Dropping, begin, bits, contents, die_within, dropping, fit, gaussian_data
+from runs import MORE, Dropping, begin, bits, contents, die_within, dropping, fit, gaussian_data
 from runs import objective as plain
 from safetensors.torch import save_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -98,6 +98,17 @@ def test_killed_training_ends_with_the_same_bits(tmp_path):
     assert killed >= 3
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     assert not [name for name in os.listdir(tmp_path / "parts") if name.startswith(".")]
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_what_an_objective_learns_or_remembers_is_kept(tmp_path, kind):
+    fit(MORE[kind](), folder=tmp_path / "whole")
+    fit(MORE[kind](), folder=tmp_path / "parts", steps=11)
+    parts = fit(MORE[kind](), folder=tmp_path / "parts")
+    assert latest(tmp_path / "parts").read_bytes() == latest(tmp_path / "whole").read_bytes()
+    before, after = MORE[kind]().state_dict(), parts.objective.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("network" not in name for name in changed), "it does learn or remember"
 
 
 def test_more_steps_train_further(tmp_path):

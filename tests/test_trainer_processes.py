@@ -4,7 +4,7 @@ import multiprocessing
 import socket
 
 import torch
-from runs import CALL, begin_as_one_of, bits, dropping, fit, gaussian_data, objective
+from runs import CALL, begin_as_one_of, bits, dropping, fit, gaussian_data, important
 
 from sde_diffusion.networks import ResidualMLP
 from sde_diffusion.training import Trainer, latest
@@ -15,7 +15,7 @@ from sde_diffusion.weights import TRAINING, load_weights, read_file
 
 def test_two_processes_do_the_steps_of_one(tmp_path):
     options = {"accumulate": 4, "tensorboard": False}
-    alone = fit(objective(), folder=tmp_path / "one", **options)
+    alone = fit(important(), folder=tmp_path / "one", **options)
     context = multiprocessing.get_context("forkserver")
     slow = ["torch._dynamo", "accelerate", "sde_diffusion", "safetensors.torch"]
     context.set_forkserver_preload(slow)
@@ -36,6 +36,7 @@ def test_two_processes_do_the_steps_of_one(tmp_path):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
     losses = read_file(latest(tmp_path / "two"), TRAINING)[0]["losses"]
     torch.testing.assert_close(losses, alone.losses, rtol=1e-5, atol=0)
+    assert alone.objective.importance.density().std() > 0.01, "it was used"
     header = [read_file(latest(tmp_path / n), TRAINING)[1] for n in ("one", "two")]
     assert header[0] == header[1], "a run on two may go on alone"
 

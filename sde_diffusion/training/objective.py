@@ -37,7 +37,11 @@ class Objective(nn.Module, ABC):
         """
 
     def after_step(self) -> None:
-        """Called once after each update of the weights: where what is remembered is updated."""
+        """Called once after each update of the weights: where what is remembered is updated.
+
+        What was seen of the batch by one process is its share: an objective that remembers sums of
+        it adds them up over the processes here, so that all remember the same.
+        """
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What is trained, as torch's optimisers take it: groups with options of their own."""

@@ -36,8 +36,14 @@ def accelerated(mixed_precision: str, device: torch.device | str | None) -> Iter
         accelerator = accelerate.Accelerator(
             mixed_precision=mixed_precision,
             cpu=device is not None and torch.device(device).type == "cpu",
-            # A network asked without conditions leaves the weights that read them unused.
-            kwargs_handlers=[tools.DistributedDataParallelKwargs(find_unused_parameters=True)],
+            kwargs_handlers=[
+                tools.DistributedDataParallelKwargs(
+                    # A network asked without conditions leaves the weights that read them unused.
+                    find_unused_parameters=True,
+                    # What an objective remembers, it adds up over the processes itself.
+                    broadcast_buffers=False,
+                )
+            ],
         )
         if mixed_precision == "fp16" and accelerator.device.type == "cpu":
             raise ValueError("mixed_precision = 'fp16' needs a GPU: on a CPU write 'bf16' or 'no'")
