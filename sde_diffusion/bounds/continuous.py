@@ -75,7 +75,7 @@ def continuous_bound(
             there, t_clean.
         bins: for data of evenly spaced values, the bound is of their probability.
         decoder: the law of x_0 at t_end: "direct", N(x_t/alpha_t, rho_t^2), over bins or not; or a
-            number v, for N(d, v).
+            number v, for N(d, v). `best_end` chooses t_end and v.
         seed: of noise and levels.
         batch: the most samples in one network call.
         context: conditions of the samples, (n, ...).
@@ -151,6 +151,21 @@ def _ends(schedule: Schedule, t_start: float | None, t_end: float | None) -> tup
     return start, end
 
 
+def levels_between(schedule: Schedule, count: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """w, SNR and times (float64, noisy to clean) of levels evenly spaced in w, with both ends."""
+    start, end = _ends(schedule, None, None)
+    w = np.linspace(_w(schedule, start), _w(schedule, end), count)
+    snr = np.expm1(2 * w)
+    inner = torch.as_tensor(schedule.time_of(torch.from_numpy(np.log(snr[1:-1]) / 2)))
+    first, last = (torch.tensor([t], dtype=torch.float64) for t in (start, end))
+    return w, snr, torch.cat([first, inner, last])
+
+
+def _w(schedule: Schedule, t: float) -> float:
+    """log(1 + SNR)/2 at time t."""
+    return float(np.logaddexp(0.0, 2 * float(schedule.half_log_snr(t)))) / 2
+
+
 class _Levels(NamedTuple):
     """Where the integrand is asked."""
 
@@ -169,10 +184,7 @@ def _levels(
     n: int,
     seed: int,
 ) -> _Levels:
-    w_start, w_end = (
-        float(np.logaddexp(0.0, 2 * float(schedule.half_log_snr(t)))) / 2 for t in (start, end)
-    )
-    knots, density = _law(w_start, w_end, importance, method)
+    knots, density = _law(_w(schedule, start), _w(schedule, end), importance, method)
     u, share = _places(points, n, seed, method)
     cumulative = np.append(0.0, np.cumsum(density * np.diff(knots)))
     w = np.interp(u, cumulative, knots)
