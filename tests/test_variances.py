@@ -107,9 +107,9 @@ def test_moments_between_and_beyond_their_levels():
     assert moments.variance(0.0, "error") == pytest.approx(math.sqrt(0.5 * 0.02))
     assert moments.variance(-math.inf, "error") == pytest.approx(0.8)
     assert moments.variance(-9.0, "error") == pytest.approx(0.8, rel=1e-6)
-    assert moments.variance(0.0) == pytest.approx(1 - 0.75)
+    assert moments.variance(0.0, "noise") == pytest.approx(1 - 0.75)
     assert moments.variance(1.0, bound=0.01) == 0.01
-    assert sd.Moments((0.0,), (1.0,), (1.3,)).variance(0.0) == 0  # no variance is below 0
+    assert sd.Moments((0.0,), (1.0,), (1.3,)).variance(0.0, "noise") == 0  # no variance is below 0
     for level, kind, message in (
         (1.1, "error", "outside"),
         (-math.inf, "noise", "tells nothing"),

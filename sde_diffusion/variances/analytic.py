@@ -31,7 +31,7 @@ def analytic_variance(
     schedule: Schedule,
     step: Step,
     moments: Moments,
-    kind: str = "noise",
+    kind: str = "error",
     data_range: tuple[float, float] | None = None,
 ) -> float:
     """v = v_0 + c_d^2 Var of one step; v_0 <= v, with Var at most ((b - a)/2)^2.
@@ -54,14 +54,14 @@ def analytic_dpm(
     times: Sequence[float] | Tensor,
     moments: Moments,
     eta: float = 1.0,
-    kind: str = "noise",
+    kind: str = "error",
     data_range: tuple[float, float] | None = None,
     denoise: bool = True,
     last_noise: float = math.inf,
 ) -> Plan:
     """DDPM or DDIM steps with the optimal isotropic variance.
 
-    x_s = c_x x_t + c_d d + sqrt(v) z,    v = v_0 + c_d^2 Var,    Var = rho^2 (1 - E|eps_hat|^2/D)
+    x_s = c_x x_t + c_d d + sqrt(v) z,    v = v_0 + c_d^2 Var,    Var = E|x_0 - d|^2/D
 
     with c_x, c_d, v_0 of DDIM(eta); eta = 1 is DDPM. Even at eta = 0 it draws noise.
 
@@ -75,8 +75,9 @@ def analytic_dpm(
         times: noisy to clean; the end may have sigma = 0.
         moments: of the network that is sampled (`measure_moments`), on levels that cover the grid.
         eta: in [0, 1].
-        kind: "noise": Var from E|eps_hat|^2, as published; "error": from E|x_0 - d|^2, which is
-            also right where the network is not, and at alpha = 0.
+        kind: "error": Var = E|x_0 - d|^2/D, which is also right where the network is not, and at
+            alpha = 0; "noise": rho^2 (1 - E|eps_hat|^2/D), as published, a small difference of
+            measured numbers where there is much noise: give `data_range` with it.
         data_range: (a, b), where all data lie: (-1, 1) for pictures.
         denoise: leave out the noise of a step to sigma = 0, as published. With it the result has
             the law of the model, and on pictures visible noise.

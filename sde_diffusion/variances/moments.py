@@ -72,10 +72,10 @@ class Moments:
         if not all(0 <= n < math.inf for n in self.noise):
             raise ValueError(f"noise = {self.noise} must be finite and not negative")
 
-    def variance(self, lambda_: float, kind: str = "noise", bound: float = math.inf) -> float:
+    def variance(self, lambda_: float, kind: str = "error", bound: float = math.inf) -> float:
         """Mean variance of a coordinate of x_0 given x_t, between the levels measured.
 
-        kind "noise" is rho^2 (1 - noise), not below 0; kind "error" is the error itself. log error
+        kind "error" is the error itself; kind "noise" is rho^2 (1 - noise), not below 0. log error
         is linear in lambda between two levels (linear in the SNR from alpha = 0), and so is
         noise. Neither is above `bound`: ((b - a)/2)^2 for data in [a, b] (Bao et al. 2022,
         arXiv:2201.06503, section 3.1; there 1).
