@@ -7,7 +7,7 @@ import torch
 from enumeration import SCHEDULES
 
 import sde_diffusion as sd
-from sde_diffusion.problems import Gaussian
+from sde_diffusion.problems import Gaussian, two_gaussians
 
 VP = sd.VPLinear()
 
@@ -47,3 +47,12 @@ def test_the_end_is_where_the_model_ceases_to_know(name):
     entropy = math.log(2 * math.pi * math.e * 0.4)
     assert abs(bound.nats - entropy) < 4.5 * bound.standard_error + 0.01
     assert sd.continuous_bound(denoiser, x_0, points=12).nats > bound.nats + 1
+
+
+def test_the_end_of_a_mixture_is_at_its_entropy():
+    """Each level with its own variance: that of the noisiest would leave 0.5 nats."""
+    problem = two_gaussians()
+    x_0 = problem.sample(4000, torch.Generator().manual_seed(0))
+    end = sd.bounds.best_end(problem.denoiser(VP), x_0, levels=60)
+    entropy = -float(problem.log_prob(x_0, 1.0, 0.0).mean())
+    assert abs(end.nats - entropy) < 0.1  # a standard error is near 0.02

@@ -179,6 +179,20 @@ def test_the_plain_part_is_the_plain_loss():
     assert DiffusionObjective(denoiser)(Batch(x_0), generator_at(0, 0)).loss.shape == (5,)
 
 
+def test_the_error_is_told_in_units_of_the_noise():
+    """|eps - eps_hat|^2/D of a network that predicts the velocity, at the noises it was shown."""
+    network = ResidualMLP((2,), width=16, depth=1, outputs=2).double()
+    denoiser = sd.NetworkDenoiser(network, VP, prediction="velocity")
+    objective = LearnedVarianceObjective(denoiser, smooth_grid(VP, 5))
+    x_0 = torch.randn(7, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    losses, generator = objective(Batch(x_0), generator_at(0, 0)), generator_at(0, 0)
+    t = objective.times[torch.randint(len(objective.times), (7,), generator=generator)]
+    eps = torch.randn(x_0.shape, generator=generator).double()
+    alpha_t, sigma_t = (c[:, None] for c in VP(t))
+    eps_hat = denoiser.noise(alpha_t * x_0 + sigma_t * eps, t)
+    torch.testing.assert_close(losses.error, (eps - eps_hat).square().mean(1).detach())
+
+
 def test_eta_of_a_step():
     """c_x, c_d and v_0 are the coefficients of DDIM's plan, at every eta."""
     for eta in (0.0, 0.3, 1.0):
