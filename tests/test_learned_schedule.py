@@ -187,6 +187,29 @@ def test_learned_ends_follow_the_bound_of_binned_data():
     assert -5 * error < after < 0.01 + 5 * error, "5 standard errors: false alarm 6e-7"
 
 
+def test_terms_of_the_ends_are_those_of_the_bound():
+    bins = Bins(width=2 / 3)  # -1, -1/3, 1/3, 1
+    schedule = sd.LearnedSchedule(0.8, -0.7, width=4, learn_ends=True)
+    made = learning(schedule, bins=bins)
+    x_0 = torch.tensor([[-1.0], [-1 / 3], [1 / 3], [1.0]], dtype=DOUBLE).repeat(5, 1)
+    generator = generator_at(0)
+    diffusion = made.objective(Batch(x_0), generator).loss
+    eps = torch.randn(x_0.shape, generator=generator).double()
+    alpha, sigma = schedule(1.0)
+    law, standard = (
+        torch.distributions.Normal(mean, scale)
+        for mean, scale in ((alpha * x_0, sigma), (0.0, 1.0))
+    )
+    prior = torch.distributions.kl_divergence(law, standard)
+    rho = schedule.rho(0.0)
+    below = torch.where(x_0 > -0.9, x_0 - 1 / 3, -math.inf)
+    above = torch.where(x_0 < 0.9, x_0 + 1 / 3, math.inf)
+    guess = torch.distributions.Normal(x_0 + rho * eps, rho)
+    reconstruction = -torch.log(guess.cdf(above) - guess.cdf(below))
+    expected = diffusion + (prior + reconstruction)[:, 0]
+    torch.testing.assert_close(made(Batch(x_0), generator_at(0)).loss, expected)
+
+
 def test_frozen_schedule_is_the_same_and_ordinary():
     schedule = shaken(sd.LearnedSchedule())
     frozen = schedule.frozen()
