@@ -100,6 +100,22 @@ def test_killed_training_ends_with_the_same_bits(tmp_path):
     assert not [name for name in os.listdir(tmp_path / "parts") if name.startswith(".")]
 
 
+class Twice(Strike):
+    """Ctrl-C pressed again at once."""
+
+    def __call__(self, *arguments):
+        super().__call__(*arguments)
+        super().__call__(*arguments)
+
+
+def test_pressed_twice_ctrl_c_breaks_off_at_once(tmp_path):
+    whole = fit(dropping())
+    with Twice(13, 14), pytest.raises(KeyboardInterrupt):  # both within step 7
+        fit(dropping(), folder=tmp_path)
+    assert latest(tmp_path).name == "step-000000005.safetensors", "nothing more was saved"
+    assert bits(fit(dropping(), folder=tmp_path).objective) == bits(whole.objective)
+
+
 @pytest.mark.parametrize("kind", MORE)
 def test_what_an_objective_learns_or_remembers_is_kept(tmp_path, kind):
     fit(MORE[kind](), folder=tmp_path / "whole")
