@@ -119,6 +119,21 @@ def test_a_learned_schedule_comes_with_the_checkpoint(folder):
     assert main(["sample", "run", "--n", "2", "--steps", "2"]) == 0
 
 
+def test_without_a_class(folder, trained, capsys):
+    """A model that never went without one is not asked to."""
+    ask = ["--n", "2", "--steps", "2", "--out", "x.npz"]
+    assert main(["sample", str(trained), *ask, "--class", "none"]) == 0
+    with np.load("x.npz") as found:
+        assert set(found) == {"samples"}
+
+    x = sd.sample(sd.load_denoiser(trained), (2, 1, 8, 8), steps=2, seed=[0, 1])
+    np.testing.assert_allclose(np.load("x.npz")["samples"], x, atol=1e-6)
+    write(TABLES, objective={"drop": 0.0}, training={"steps": 1})
+    assert main(["train", "run.json"]) == 0
+    assert main(["sample", "run", *ask, "--class", "none"]) == 1
+    assert "trained with drop = 0" in capsys.readouterr().err
+
+
 def test_the_other_commands_take_a_checkpoint(folder, trained, capsys):
     ask = ["--model", str(trained), "--shape", "1,8,8", "--nfe", "4", "--out", "found"]
     assert main(["compare", *ask, "--n", "2", "--solvers", "ddim eta=0.0"]) == 0

@@ -131,6 +131,11 @@ def _labels(text: str | None, n: int, model: LoadedModel) -> Tensor | None:
             raise ValueError(f"--class {text}: {model.about} was trained without classes")
         return None
     if text == "none":
+        if model.drop == 0:
+            raise ValueError(
+                "--class none: the model was trained with drop = 0, and has not learned to go "
+                "without a class; leave it out, or train with drop = 0.1 under [objective]"
+            )
         return None
     try:
         chosen = range(model.classes) if text is None else [int(c) for c in text.split(",")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class LoadedModel:
         event_shape: shape of one sample.
         classes: number of classes, if it was trained with class labels.
         range: of the values of its data, if it was stated.
+        drop: share of its training without condition; 0: it knows nothing of that. None: unknown.
         step: of the training.
         average: which average its weights are.
         averages: all that there are.
@@ -49,6 +51,7 @@ class LoadedModel:
     event_shape: tuple[int, ...]
     classes: int | None
     range: tuple[float, float] | None
+    drop: float | None
     step: int
     average: str
     averages: tuple[str, ...]
@@ -100,6 +103,7 @@ def load_model(
         tuple(model["event_shape"]),
         model["classes"],
         None if model["range"] is None else tuple(model["range"]),
+        _drop(header["configuration"]),
         header["step"],
         name,
         tuple(header["averages"]),
@@ -122,3 +126,8 @@ def _name(average: str | float) -> str:
         return f"sigma_rel {float(average):g}"
     except ValueError:
         return str(average)
+
+
+def _drop(objective: Mapping[str, Any]) -> float | None:
+    """The share of samples without condition, of an objective or of the one within it."""
+    return objective.get("drop") if "of" not in objective else _drop(objective["of"])
