@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from .names import look_up
-from .scalar import Scalar, log, sqrt
+from .predictions import AFFINE, LABELS, UNDEFINED, plain_label, timestep
+from .scalar import Scalar
 from .schedule import Schedule
 
 
@@ -167,13 +168,13 @@ class NetworkDenoiser(Denoiser):
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.sigma_data = float(sigma_data)
         self.timesteps = schedule.timesteps if timesteps is None else timesteps
-        self._affine = look_up("prediction", prediction, _AFFINE)
+        self._affine = look_up("prediction", prediction, AFFINE)
         label = ("edm" if prediction == "edm" else "time") if label is None else label
         self.label = label
         self._label: Callable[[NetworkDenoiser, Scalar], Scalar]
-        self._label = _plain(label) if callable(label) else look_up("label", label, _LABELS)
+        self._label = plain_label(label) if callable(label) else look_up("label", label, LABELS)
         self._rounded = label == "timestep"
-        if self._label is _timestep and not self.timesteps:
+        if self._label is timestep and not self.timesteps:
             raise ValueError(
                 f"label {label!r} needs the number of timesteps the network knows, and "
                 f"{schedule!r} has none: pass timesteps=1000"
@@ -287,7 +288,7 @@ class NetworkDenoiser(Denoiser):
         t = torch.tensor(times, dtype=torch.float64)
         alpha_t, sigma_t = self.schedule(t)
         for scale, values in (("alpha", alpha_t), ("sigma", sigma_t)):
-            if scale in _UNDEFINED[self.prediction] and not bool(torch.as_tensor(values).all()):
+            if scale in UNDEFINED[self.prediction] and not bool(torch.as_tensor(values).all()):
                 where = next(u for u in times if getattr(self.schedule, scale)(u) == 0)
                 raise ValueError(_undefined(self.prediction, scale, where))
         affine = self._affine(self, t, alpha_t, sigma_t)
@@ -391,67 +392,3 @@ def wrong_output(output: object, x: Tensor, outputs: int = 1) -> str:
         f"the network returned {type(output).__name__}, not a tensor; wrap it, "
         "e.g. network=lambda x, t: unet(x, t).sample"
     )
-
-
-# Predictions: (denoiser, t, alpha, sigma) -> (c_in, a, b) with d = a x + b F(c_in x).
-
-_Affine = Callable[[NetworkDenoiser, Scalar, Scalar, Scalar], tuple[Scalar, Scalar, Scalar]]
-
-
-def _flow(
-    denoiser: NetworkDenoiser, t: Scalar, alpha: Scalar, sigma: Scalar
-) -> tuple[Scalar, Scalar, Scalar]:
-    alpha_dot, sigma_dot = denoiser.schedule.derivatives(t)
-    wronskian = alpha * sigma_dot - sigma * alpha_dot
-    return 1.0, sigma_dot / wronskian, -sigma / wronskian
-
-
-def _edm(
-    denoiser: NetworkDenoiser, t: Scalar, alpha: Scalar, sigma: Scalar
-) -> tuple[Scalar, Scalar, Scalar]:
-    rho, data = sigma / alpha, denoiser.sigma_data
-    total = rho * rho + data * data
-    return 1 / (alpha * sqrt(total)), data * data / (total * alpha), rho * data / sqrt(total)
-
-
-_AFFINE: dict[str, _Affine] = {
-    "data": lambda denoiser, t, alpha, sigma: (1.0, 0.0, 1.0),
-    "noise": lambda denoiser, t, alpha, sigma: (1.0, 1 / alpha, -sigma / alpha),
-    "velocity": lambda denoiser, t, alpha, sigma: (
-        1.0,
-        alpha / (alpha * alpha + sigma * sigma),
-        -sigma / (alpha * alpha + sigma * sigma),
-    ),
-    "flow": _flow,
-    "score": lambda denoiser, t, alpha, sigma: (1.0, 1 / alpha, sigma * sigma / alpha),
-    "edm": _edm,
-}
-_UNDEFINED = {
-    "data": (),
-    "noise": ("alpha",),
-    "velocity": (),
-    "flow": (),
-    "score": ("alpha",),
-    "edm": ("alpha", "sigma"),
-}
-
-
-def _timestep(denoiser: NetworkDenoiser, t: Scalar) -> Scalar:
-    """k with t = t_min + (t_max - t_min) (k + 1) / N."""
-    schedule = denoiser.schedule
-    count = denoiser.timesteps or 0  # given, or the constructor refused
-    return (t - schedule.t_min) / (schedule.t_max - schedule.t_min) * count - 1
-
-
-def _plain(function: Callable[[Scalar], Scalar]) -> Callable[[NetworkDenoiser, Scalar], Scalar]:
-    return lambda denoiser, t: function(t)
-
-
-_LABELS: dict[str, Callable[[NetworkDenoiser, Scalar], Scalar]] = {
-    "time": lambda denoiser, t: t,
-    "timestep": _timestep,
-    "fractional_timestep": _timestep,
-    "sigma": lambda denoiser, t: denoiser.schedule.rho(t),
-    "log_snr": lambda denoiser, t: 2 * denoiser.schedule.half_log_snr(t),
-    "edm": lambda denoiser, t: log(denoiser.schedule.rho(t)) / 4,
-}
