@@ -216,12 +216,16 @@ class Squared(Monotone):
 
     def __init__(self, schedule: LearnedSchedule) -> None:
         self.schedule = schedule
+        self._known: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
 
     def rise(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        if self._known is not None and self._known[0] is t:  # one batch asks many times
+            return self._known[1]
         s, slope = self.schedule.rise(t)
         for value in (s, slope):
             if value.requires_grad:
                 value.register_hook(self._square)
+        self._known = t, (s, slope)
         return s, slope
 
     def ends(self) -> tuple[Tensor, Tensor]:
