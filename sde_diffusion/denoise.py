@@ -92,6 +92,10 @@ class Denoiser(ABC):
         """The denoiser at each of the times, for states like x: all that can be done beforehand."""
         return [plain_call(self, t) for t in times]
 
+    def select(self, who: Tensor) -> Denoiser:
+        """The denoiser of some samples of its batch, by index: itself, where all are alike."""
+        return self
+
 
 class FunctionDenoiser(Denoiser):
     """A plain function (x, t) -> E[x_0 | x_t = x], with the schedule it is meant for.
@@ -276,6 +280,13 @@ class NetworkDenoiser(Denoiser):
     def conditioned(self) -> bool:
         """Whether conditions are bound, one a sample: such a denoiser answers one batch alone."""
         return bool(self._condition)
+
+    def select(self, who: Tensor) -> NetworkDenoiser:
+        """With the conditions of these samples, where it is bound to one a sample."""
+        if not self._condition:
+            return self
+        pick = lambda c: c[who.to(c.device)] if isinstance(c, Tensor) and c.ndim else c
+        return self.given(*map(pick, self._condition))
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
         first, last = self.schedule.t_min, self.schedule.t_max

@@ -84,8 +84,10 @@ class Asked:
         self.calls += 1
         self.each[who] += 1
         times = t.to(x.device, torch.float32 if x.device.type == "mps" else torch.float64)
+        everyone = len(who) == len(self._first)  # in their order, as `walk` names them
+        denoiser = self.denoiser if everyone else self.denoiser.select(who)
         try:
-            d = self.denoiser(x, times)
+            d = denoiser(x, times)
         except Exception as error:
             error.add_note(
                 "Adaptive samplers with steps of each sample's own ask the denoiser at one time a "
