@@ -14,8 +14,11 @@ collects vanishes at both ends, sigma -> 0 and alpha -> 0, on data like it:
     log p_t(x_t) = log p_T(x_T) + log |det dx_T/dx_t|_G + w_T,
     w = int sigma (tau - tau_G) d(e^lambda),     z = sigma w / sqrt(D).
 
-(With that factor, in the root-mean-square norms of adaptive solvers, an error of z is one of log p
-in nats a dimension.) Each probe of a trace has a z of its own.
+That suits tables of coefficients. Solvers that judge their steps by errors of the state would not
+see those of w behind a small sigma; for them z = (alpha + sigma) w / sqrt(D), which is as good a
+coordinate, with d_z = u + (alpha + sigma) (tau - tau_G) / sqrt(D), u = z/(alpha + sigma). The root
+of D makes an error of z one of log p in nats a dimension, in their root-mean-square norms.
+Each probe of a trace has a z of its own.
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ class Augmented(Denoiser):
         reference: what is known of it.
         chunk: vector-Jacobian products at a time.
         count: is added to.
+        adaptive: whether z is that of solvers that judge their steps.
     """
 
     def __init__(
@@ -62,10 +66,11 @@ class Augmented(Denoiser):
         reference: GaussianReference,
         chunk: int | None,
         count: Count,
+        adaptive: bool = False,
     ) -> None:
         self.denoiser, self.schedule, self.event = denoiser, denoiser.schedule, event
         self.trace, self.reference, self.chunk, self.count = trace, reference, chunk, count
-        self.dimension = math.prod(event)
+        self.dimension, self.adaptive = math.prod(event), adaptive
         self.device = getattr(denoiser, "device", None)
 
     def start(self, x: Tensor) -> Tensor:
@@ -77,7 +82,8 @@ class Augmented(Denoiser):
     def read(self, y: Tensor, t: float) -> tuple[Tensor, Tensor]:
         """(x, w), w of shape (batch, lanes), from a state at time t."""
         x, z = y[:, : self.dimension], y[:, self.dimension :]
-        w = z * (math.sqrt(self.dimension) / float(self.schedule.sigma(t)))
+        alpha_t, sigma_t = self.schedule(t)
+        w = z * (math.sqrt(self.dimension) / float(sigma_t + self.adaptive * alpha_t))
         return x.reshape(len(y), *self.event), w
 
     def __call__(self, y: Tensor, t: Scalar) -> Tensor:
@@ -100,7 +106,7 @@ class Augmented(Denoiser):
         return chosen
 
     def _answer(self, y: Tensor, call: Call, alpha: Scalar, sigma: Scalar) -> Tensor:
-        """[d, sigma (tau - tau_G) / sqrt(D)]."""
+        """[d, d_z]; see the module."""
         with torch.inference_mode(False), torch.enable_grad():
             flat = y[:, : self.dimension].detach().clone()
             x = flat.reshape(len(y), *self.event).requires_grad_()
@@ -111,8 +117,11 @@ class Augmented(Denoiser):
             lanes = self.trace(Jacobian(x, d, self.reference, gain, self.chunk)).detach()
         self.count.calls += 1
         self.count.products += self.trace.products
-        scale = torch.as_tensor(sigma).to(lanes).reshape(-1, 1) / math.sqrt(self.dimension)
-        return torch.cat([d.detach().reshape(len(y), -1), scale * lanes], 1)
+        scale = torch.as_tensor(sigma + self.adaptive * alpha).to(lanes).reshape(-1, 1)
+        d_z = scale / math.sqrt(self.dimension) * lanes
+        if self.adaptive:
+            d_z = d_z + y[:, self.dimension :] / scale
+        return torch.cat([d.detach().reshape(len(y), -1), d_z], 1)
 
 
 def check_differentiable(denoiser: Denoiser, x: Tensor, t: float) -> None:

@@ -23,7 +23,7 @@ from ..denoise import Denoiser
 from ..noise import check_seed
 from ..progress import Progress
 from .augmented import Augmented, Count, check_differentiable
-from .latents import Times, check_start, coarser, grid_of, upwards
+from .latents import DETERMINISTIC, Times, check_start, coarser, grid_of, upwards
 from .reference import GaussianReference
 from .result import Likelihood, joined
 from .trace import Trace, make_trace
@@ -122,7 +122,8 @@ def _solve(
     """One batch; the first way is the answer, a second one tells its error."""
     schedule, count = denoiser.schedule, Count()
     noisy, clean = ways[0][0][0], ways[0][0][-1]
-    flow = Augmented(denoiser, tuple(x.shape[1:]), trace, reference, chunk, count)
+    adaptive = solver in DETERMINISTIC
+    flow = Augmented(denoiser, tuple(x.shape[1:]), trace, reference, chunk, count, adaptive)
     low, high = ((float(alpha), float(sigma)) for alpha, sigma in map(schedule, (clean, noisy)))
     known = reference.log_stretch(low, high, flow.dimension)
     solved = []
