@@ -9,6 +9,7 @@ from . import (
     bounds,
     comparison,
     latent,
+    likelihood,
     networks,
     problems,
     solvers,
@@ -27,6 +28,13 @@ from .inversion import invert, resume
 from .langevin import LANGEVIN, annealed_langevin, predictor_corrector
 from .latent import LatentDiffusion, LatentSpace
 from .learned_schedule import FrozenSchedule, LearnedSchedule
+from .likelihood import (
+    GaussianReference,
+    Likelihood,
+    bits_per_dimension,
+    log_likelihood,
+    sample_with_density,
+)
 from .networks import DiT, ResidualMLP, UNet
 from .noise import IndependentNoise, Noise, PerSampleNoise
 from .parallel import Conditioned, ParallelRun, run_parallel
@@ -76,10 +84,12 @@ __all__ = [
     "ForwardSDE",
     "FrozenSchedule",
     "FunctionDenoiser",
+    "GaussianReference",
     "IndependentNoise",
     "LatentDiffusion",
     "LatentSpace",
     "LearnedSchedule",
+    "Likelihood",
     "Moments",
     "NetworkDenoiser",
     "Noise",
@@ -108,6 +118,7 @@ __all__ = [
     "adaptive",
     "analytic_dpm",
     "annealed_langevin",
+    "bits_per_dimension",
     "bounds",
     "certify",
     "certify_all",
@@ -122,8 +133,10 @@ __all__ = [
     "invert",
     "latent",
     "learned_variance",
+    "likelihood",
     "load_denoiser",
     "load_weights",
+    "log_likelihood",
     "measure_moments",
     "networks",
     "predictor_corrector",
@@ -134,6 +147,7 @@ __all__ = [
     "run",
     "run_parallel",
     "sample",
+    "sample_with_density",
     "save_weights",
     "solver",
     "solvers",

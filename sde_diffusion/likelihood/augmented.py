@@ -117,7 +117,9 @@ class Augmented(Denoiser):
             lanes = self.trace(Jacobian(x, d, self.reference, gain, self.chunk)).detach()
         self.count.calls += 1
         self.count.products += self.trace.products
-        scale = torch.as_tensor(sigma + self.adaptive * alpha).to(lanes).reshape(-1, 1)
+        scale = sigma + self.adaptive * alpha
+        if isinstance(scale, Tensor):
+            scale = scale.to(lanes).reshape(-1, 1)
         d_z = scale / math.sqrt(self.dimension) * lanes
         if self.adaptive:
             d_z = d_z + y[:, self.dimension :] / scale

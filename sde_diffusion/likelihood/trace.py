@@ -29,6 +29,8 @@ from ..names import look_up
 from ..noise import PerSampleNoise
 from .reference import GaussianReference
 
+_FEW = 2  # products up to which one after the other is faster than all at once
+
 
 class Jacobian:
     """A = (dd/dx)^T - J_G at one point, known by its products with vectors.
@@ -58,9 +60,9 @@ class Jacobian:
 
     def _products(self, vectors: Tensor) -> Tensor:
         v = vectors.reshape(len(vectors), *self.x.shape)
-        if len(v) == 1:
-            (found,) = torch.autograd.grad(self.d, self.x, v[0], retain_graph=True)
-            return found[None]
+        if len(v) <= _FEW:
+            each = [torch.autograd.grad(self.d, self.x, one, retain_graph=True)[0] for one in v]
+            return torch.stack(each)
         (found,) = torch.autograd.grad(self.d, self.x, v, retain_graph=True, is_grads_batched=True)
         return found
 
