@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .denoise import Denoiser, NetworkDenoiser, along
+from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser, along
 from .noise import check_seed
 from .progress import Progress
 from .run import check_device, check_state
@@ -72,6 +72,8 @@ def averages(
     """
     n, device = len(x_0), x_0.device
     together = max(1, batch // n)  # whole times in one call, or parts of one
+    if isinstance(denoiser, FunctionDenoiser) and not denoiser.per_sample:
+        together = 1  # it would be asked row by row
     with Progress(len(times) * draws * n, progress) as bar:
         for first in range(0, len(times), together):
             block = range(first, min(first + together, len(times)))
@@ -144,8 +146,13 @@ def checked_data(
             )
         if len(context) != len(x_0):
             raise ValueError(f"{len(context)} contexts for {len(x_0)} samples: give one for each")
-    for name, value in (("draws", draws), ("batch", batch)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} = {value!r} must be an integer of at least 1")
+    check_count("draws", draws)
+    check_count("batch", batch)
     check_seed(seed)
     return x_0.detach().to(torch.promote_types(x_0.dtype, torch.float32))
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Raise ValueError unless a number of things is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} = {value!r} must be an integer of at least {least}")

@@ -49,6 +49,11 @@ def test_the_end_is_where_the_model_ceases_to_know(name):
     assert sd.continuous_bound(denoiser, x_0, points=12).nats > bound.nats + 1
 
 
+def test_few_levels_are_refused():
+    with pytest.raises(ValueError, match="levels = 1 must be an integer of at least 2"):
+        sd.bounds.best_end(two_gaussians().denoiser(VP), torch.zeros(2, 1), levels=1)
+
+
 def test_the_end_of_a_mixture_is_at_its_entropy():
     """Each level with its own variance: that of the noisiest would leave 0.5 nats."""
     problem = two_gaussians()

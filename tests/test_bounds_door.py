@@ -115,6 +115,20 @@ def test_float32_and_other_shapes():
     assert sd.discrete_bound(numbers, flat[:5, 0], GRID).dimension == 1
 
 
+def test_a_function_of_one_time_is_asked_once_a_time():
+    """Without per-sample times it is not asked row by row: as many calls as times."""
+    calls = []
+
+    def function(x, t):
+        calls.append(len(x))
+        return BOTH(x, t)
+
+    alone = sd.FunctionDenoiser(function, VP)
+    bound = sd.discrete_bound(alone, X_0, GRID)
+    assert calls == [11] * 3
+    torch.testing.assert_close(bound.per_sample, sd.discrete_bound(BOTH, X_0, GRID).per_sample)
+
+
 def test_gradients_are_left_alone():
     """A bound in the middle of training makes no graph and no gradient."""
     bound = sd.discrete_bound(BOTH, X_0.requires_grad_(), GRID, variance="learned")
@@ -190,7 +204,7 @@ def test_discrete_bound_refuses(options, kind, message):
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"points": 0}, ValueError, "steps = 0"),
+        ({"points": 0}, ValueError, "points = 0"),
         ({"method": "quadratur"}, ValueError, "did you mean 'quadrature'"),
         ({"decoder": "step"}, ValueError, "unknown decoder 'step'"),
         ({"t_end": 0.0}, ValueError, "sigma = 0 at t_end = 0"),

@@ -25,10 +25,9 @@ import torch
 from torch import Tensor
 
 from ..denoise import Denoiser
-from ..grid import check_steps
 from ..names import look_up
 from ..noise import check_seed
-from ..noised import Noised, averages, checked_data
+from ..noised import Noised, averages, check_count, checked_data
 from ..reverse import Bins
 from ..schedule import Schedule
 from ..variances import Moments
@@ -87,7 +86,7 @@ def continuous_bound(
     """
     x_0 = checked_data(denoiser, data, context, 1, seed, batch)
     schedule, n = denoiser.schedule, len(data)
-    check_steps(points)
+    check_count("points", points)
     look_up("method", method, METHODS)
     decoder = check_decoder(decoder, "direct")
     check_bins(bins, x_0)

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from ..denoise import Denoiser
-from ..grid import check_steps
-from ..noised import Noised, averages, checked_data
+from ..noised import Noised, averages, check_count, checked_data
 from ..reverse import Bins
 from ..variances import Moments, measure_moments
 from .continuous import levels_between
@@ -77,7 +76,7 @@ def best_end(
         TypeError, ValueError: what does not fit; data outside their bins.
     """
     x_0 = checked_data(denoiser, data, context, 1, seed, batch)
-    check_steps(levels)
+    check_count("levels", levels, 2)
     check_bins(bins, x_0)
     schedule = denoiser.schedule
     w, snr, times = levels_between(schedule, levels)
