@@ -1,6 +1,6 @@
 """Latent diffusion against diffusion of pixels: 8 x 8 digits, and discs of 64 x 64 pixels.
 
-python -m benchmarks.latent [digits] [discs] [--quick] [--output DIR]
+python -m benchmarks.latent [digits] [discs] [disc-pixels] [--quick] [--output DIR]
 
 An autoencoder is trained, its latents are scaled to unit variance, a network is trained on them,
 and its samples are decoded. A network of the same kind is trained on the pixels, for about as long
@@ -182,34 +182,46 @@ def measure_discs(quick: bool) -> tuple[Row, Pictures]:
     space, latents, encoding = train_latent(model, 0.002, data, 400 // share, 16)
     small = DiT(space.event_shape[0], patch=2, width=128, depth=4)
     denoiser, on_latents = train_denoiser(small, latents, 600 // share, 64)
-    large = DiT(3, patch=16, width=128, depth=4)
-    pixels, on_pixels = train_denoiser(large, data, 900 // share, 64)
     encoding["error"] = {"held out": errors(space, images)}
     latent = sd.LatentDiffusion(denoiser, space)
     sources: dict[str, Callable[[], Tensor]] = {
         "latent diffusion": lambda: latent.sample(count, steps=STEPS, seed=0),
-        "diffusion of pixels": lambda: sd.sample(
-            pixels, (count, *data.event_shape), steps=STEPS, seed=0
-        ),
         "new discs, encoded and decoded": lambda: space.decode(space.encode(images)),
         "new discs": lambda: images,
     }
-    quality, pictures = {}, {}
+    law, pictures = judge_discs(sources)
+    result = {
+        "autoencoder": encoding,
+        "latent network": on_latents,
+        "samples": count,
+        "law": law,
+    }
+    return result, pictures
+
+
+def measure_disc_pixels(quick: bool) -> tuple[Row, Pictures]:
+    """The discs without an autoencoder: the same transformer, on squares of 16 x 16 pixels."""
+    share = 20 if quick else 1
+    count = 128 if quick else 1000
+    data = Discs(4096 // share, seed=1)
+    network = DiT(3, patch=16, width=128, depth=4)
+    denoiser, on_pixels = train_denoiser(network, data, 900 // share, 64)
+    draw = lambda: sd.sample(denoiser, (count, *data.event_shape), steps=STEPS, seed=0)
+    law, pictures = judge_discs({"diffusion of pixels": draw})
+    return {"pixel network": on_pixels, "samples": count, "law": law}, pictures
+
+
+def judge_discs(sources: dict[str, Callable[[], Tensor]]) -> tuple[Row, Pictures]:
+    """The law of the images of each source, and ten of them."""
+    law, pictures = {}, {}
     for name, source in sources.items():
         clock = time.perf_counter()
         with torch.no_grad():
             x = source().clamp(-1, 1)
-        quality[name] = {"seconds_by_the_clock": round(time.perf_counter() - clock, 1)}
-        quality[name] |= law_of(x)
+        seconds = round(time.perf_counter() - clock, 1)
+        law[name] = {"seconds_by_the_clock": seconds, **law_of(x)}
         pictures[name] = x[:10]
-    result = {
-        "autoencoder": encoding,
-        "latent network": on_latents,
-        "pixel network": on_pixels,
-        "samples": count,
-        "law": quality,
-    }
-    return result, pictures
+    return law, pictures
 
 
 def law_of(images: Tensor) -> Row:
@@ -254,6 +266,7 @@ def draw_pictures(rows: Pictures, path: Path) -> None:
 PARTS: dict[str, Callable[[bool], tuple[Row, Pictures]]] = {
     "digits": measure_digits,
     "discs": measure_discs,
+    "disc-pixels": measure_disc_pixels,
 }
 
 
@@ -261,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train, measure, print, write."""
     parser = argparse.ArgumentParser("python -m benchmarks.latent", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; both")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all")
     parser.add_argument("--quick", action="store_true", help="a twentieth of the steps")
     parser.add_argument("--output", metavar="DIR", help="default: benchmarks/output/latent")
     options = parser.parse_args(arguments)
@@ -271,7 +284,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Path(options.output or Path(__file__).parent / "output" / "latent")
     folder.mkdir(parents=True, exist_ok=True)
     for name in options.parts or PARTS:
+        quick = " --quick" if options.quick else ""
         about = where_and_when("benchmarks.latent")
+        about["command"] = f"python -m benchmarks.latent {name}{quick}"  # where to is no matter
         began = time.perf_counter()
         result, pictures = PARTS[name](options.quick)
         about["seconds in all"] = f"{time.perf_counter() - began:.0f}"
