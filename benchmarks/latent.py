@@ -178,8 +178,8 @@ def measure_discs(quick: bool) -> tuple[Row, Pictures]:
     count = 128 if quick else 1000
     data, held_out = Discs(4096 // share, seed=1), Discs(count, seed=2)
     images = held_out.batch(torch.arange(count)).x
-    model = Autoencoder(3, latent=4, width=32, multipliers=(1, 2), patch=4)
-    space, latents, encoding = train_latent(model, 0.002, data, 400 // share, 16)
+    model = Autoencoder(3, latent=4, width=64, multipliers=(1,), patch=8)
+    space, latents, encoding = train_latent(model, 0.002, data, 1000 // share, 16)
     small = DiT(space.event_shape[0], patch=2, width=128, depth=4)
     denoiser, on_latents = train_denoiser(small, latents, 600 // share, 64)
     encoding["error"] = {"held out": errors(space, images)}

@@ -53,6 +53,15 @@ def test_a_sample_does_not_depend_on_its_batch():
     assert torch.allclose(model.encode(x).mean[2:3], model.encode(x[2:3]).mean, rtol=1e-12)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_new_autoencoder_is_an_affine_map(form):
+    model = Autoencoder(2, width=8, **form).double()
+    x, y = images(2, 2, 16, 16).double(), images(2, 2, 16, 16).double().flip(0)
+    through = lambda x: model.decode(model.encode(x).mean)
+    assert torch.allclose(through(x + y) + through(0 * x), through(x) + through(y), atol=1e-12)
+    assert through(x).std() > 1e-4
+
+
 def test_answers_are_in_the_dtype_of_what_was_asked():
     model = Autoencoder(2, width=8, **FORMS[1])
     x = images(3, 2, 4, 4)

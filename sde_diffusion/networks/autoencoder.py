@@ -10,6 +10,10 @@ an image (channels, H, W) has latents (latent, H/f, W/f) with f = patch 2^(level
 larger than 1 the image enters as patch x patch squares, each a vector of patch^2 channels numbers,
 and leaves in the same way: a rearrangement, which spares the costly convolutions at full size.
 
+Blocks begin as the identity, and there is no norm before the last convolutions: a new autoencoder
+is an affine map, and training begins where principal components do. A norm there takes brightness
+and colour out of simple images, which are then learned late.
+
 Rombach, Blattmann, Lorenz, Esser & Ommer, "High-resolution image synthesis with latent diffusion
 models", 2022, arXiv:2112.10752, with their two regularisations left to the objective.
 """
@@ -26,7 +30,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from .blocks import Block, Double, Halve
 from .encoding import Autoencoding, Posterior
-from .layers import convolution, group_norm
+from .layers import convolution
 from .network import check_heads, check_images, check_sizes, image_channels, remember
 
 
@@ -103,7 +107,7 @@ class Autoencoder(Autoencoding):
             for _ in range(blocks):
                 down.append(block(now, size, attends=False))
                 now = size
-        down += [*middle(), group_norm(now), nn.SiLU()]
+        down += middle()
         down.append(convolution(now, latent * (2 if variational else 1), 3, generator))
         up: list[nn.Module] = [convolution(latent, now, 3, generator), *middle()]
         for level, size in reversed(list(enumerate(sizes))):
@@ -112,7 +116,7 @@ class Autoencoder(Autoencoding):
                 now = size
             if level:
                 up.append(Double(now, generator))
-        up += [group_norm(now), nn.SiLU(), convolution(now, pixels, 3, generator)]
+        up.append(convolution(now, pixels, 3, generator))
         self.encoder, self.decoder = nn.Sequential(*down), nn.Sequential(*up)
 
     def encode(self, x: Tensor) -> Posterior:
