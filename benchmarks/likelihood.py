@@ -1,10 +1,11 @@
 """Likelihoods: time and network calls at equal error, how honest the error bars are, and digits.
 
-python -m benchmarks.likelihood [--quick] [--output DIR] [--networks DIR]
+python -m benchmarks.likelihood [--quick] [--only PART] [--output DIR] [--networks DIR]
 
 Three tables. Equal error: log p_t of points of closed-form mixtures by `log_likelihood`, by
 score_sde's algorithm (RK45, one probe) and by flow_matching's (exact divergence), against the exact
-density; processor time of one thread. Error bars: how many of the exact densities lie within the
+density; processor time of one thread (that of exact traces is measured on some of the points and
+multiplied). Error bars: how many of the exact densities lie within the
 stated 95 % bar, by method, problem and schedule. Digits: bits per dimension of held-out digits by
 the variational bound and by the flow, and the same comparison with score_sde's algorithm.
 Writes likelihood.json, likelihood.md and likelihood.png.
@@ -39,6 +40,7 @@ from sde_diffusion import (
     log_likelihood,
     problems,
 )
+from sde_diffusion.bounds import best_end
 from sde_diffusion.files import write_atomic
 
 from . import likelihood_peers as peers
@@ -102,12 +104,18 @@ def equal_error(
         peer_found, seconds = timed(partial(peers.flow_matching, denoiser, few, t))
         cost = (peer_found.nfe, dimension * peer_found.nfe, seconds * len(x) / len(few))
         rows.append(row_of(EXACT_PEER, False, [error(peer_found.log_prob)], *cost))
+        exactly = partial(log_likelihood, denoiser, few, t_end=t, trace="exact")
+        for n in (32, 64) if max(probes) < dimension else ():
+            ask = partial(exactly, steps=n, tolerance_error=False, reference=reference)
+            traced, seconds = timed(ask)
+            cost = (traced.nfe, traced.vjp, seconds * len(x) / len(few))
+            rows.append(row_of(f"exact trace, {n} steps", True, [error(traced.log_prob)], *cost))
     for m in probes:
         for n in steps:
             kind = "exact trace" if m >= dimension else f"{m} orthogonal probe{'s' * (m > 1)}"
             options: dict[str, Any] = {"steps": n, "t_end": t, "probes": m, "reference": reference}
-            ask = partial(log_likelihood, denoiser, x, tolerance_error=False, **options)
-            own = [timed(partial(ask, seed=s)) for s in range(1 if m >= dimension else seeds)]
+            solve = partial(log_likelihood, denoiser, x, tolerance_error=False, **options)
+            own = [timed(partial(solve, seed=s)) for s in range(1 if m >= dimension else seeds)]
             first, seconds = own[0][0], sum(took for _, took in own)
             errors = [error(f.log_prob) for f, _ in own]
             rows.append(row_of(f"{kind}, {n} steps", True, errors, first.nfe, first.vjp, seconds))
@@ -193,38 +201,34 @@ def digits_bits(network: torch.nn.Module, count: int) -> tuple[list[Row], list[R
     images = held_out[:count]
     reference = GaussianReference.of(train)
     rows: list[Row] = []
-    options: dict[str, Any] = {"bins": Bins(1 / 8), "points": 128}
-    bound, took = timed(partial(continuous_bound, denoiser, images, **options))
-    scale = images[0].numel() * math.log(2)
-    nats = bound.per_sample
-    rows.append(
-        {
-            "what": "variational bound, continuous time",
-            "bits": float(nats.mean()) / scale,
-            "standard error": float(nats.std()) / scale / math.sqrt(count),
-            "solver": 0.0,
-            "seconds": round(took, 1),
-        }
-    )
-    for kind, k in (
-        ("uniform", 1),
-        ("uniform", 4),
-        ("truncated_normal", 1),
-        ("truncated_normal", 4),
-    ):
-        options = {"levels": 17, "dequantisation": kind, "samples": k, "seed": 0}
-        options |= {"probes": 16, "steps": 24, "batch_size": 256, "reference": reference}
-        found, took = timed(partial(bits_per_dimension, denoiser, images, **options))
-        name = kind.replace("_", " ")
+    bins, scale = Bins(1 / 8), images[0].numel() * math.log(2)
+    end = best_end(denoiser, train, bins=bins)
+    ends: dict[str, dict[str, Any]] = {
+        "t_clean": {},
+        f"t = {end.t:.3g}": {"t_end": end.t, "decoder": end.variance},
+    }
+    for where, options in ends.items():
+        options = {"bins": bins, "points": 64, **options}
+        bound, took = timed(partial(continuous_bound, denoiser, images, **options))
+        error = bound.standard_error / scale
         rows.append(
-            {
-                "what": f"flow, {name} dequantisation, K = {k}",
-                "bits": found.mean,
-                "standard error": found.standard_error,
-                "solver": float(found.tolerance_error.median()),
-                "seconds": round(took, 1),
-            }
+            bits_row("variational bound", where, bound.bits_per_dimension, error, 0.0, took)
         )
+    for where, options in ends.items():
+        for kind in ("uniform", "truncated_normal"):
+            for k in (1,) if where == "t_clean" else (1, 4):
+                ways: dict[str, Any] = {
+                    "levels": 17,
+                    "dequantisation": kind,
+                    "samples": k,
+                    "seed": 0,
+                }
+                ways |= {"probes": 16, "steps": 24, "reference": reference}
+                ways["t_end"] = options.get("t_end", SCHEDULE.t_clean)
+                found, took = timed(partial(bits_per_dimension, denoiser, images, **ways))
+                solver = float(found.tolerance_error.median())
+                name = f"flow, {kind.replace('_', ' ')} law, K = {k}"
+                rows.append(bits_row(name, where, found.mean, found.standard_error, solver, took))
     u = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) - 0.5
     t = SCHEDULE.t_clean
     x = SCHEDULE.alpha(t) * (images + u / 8)[: min(count, 32)]
@@ -233,6 +237,12 @@ def digits_bits(network: torch.nn.Module, count: int) -> tuple[list[Row], list[R
     ).log_prob
     steps = (8, 16, 32)
     return rows, equal_error(denoiser, x, exact, t, steps, (1, 2, 4, 8), 8, 3, reference)
+
+
+def bits_row(what: str, end: str, bits: float, error: float, solver: float, took: float) -> Row:
+    """One line of the table of bits per dimension."""
+    costs = {"solver": solver, "seconds": round(took, 1)}
+    return {"what": what, "clean end": end, "bits": bits, "standard error": error, **costs}
 
 
 def markdown(rows: list[Row], columns: Sequence[str]) -> str:
@@ -266,7 +276,7 @@ def summary(rows: list[Row]) -> list[Row]:
 
 def draw(tables: dict[str, list[Row]], path: Path) -> None:
     """Error against time, one panel a problem."""
-    from .figures import COLOURS, STYLE, plt, save
+    from .figures import COLOURS, STYLE, NullFormatter, plt, save
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 4.2), squeeze=False)
@@ -286,6 +296,7 @@ def draw(tables: dict[str, list[Row]], path: Path) -> None:
                     markersize=4 if ours else 9,
                 )
             axis.set(xscale="log", yscale="log", title=title, xlabel="seconds")
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.legend(fontsize=6.5)
         axes[0][0].set_ylabel("RMS error of log p, nats a dimension")
         figure.tight_layout()
@@ -297,52 +308,94 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.likelihood", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--quick", action="store_true", help="few points, a short training")
+    parser.add_argument("--only", choices=list(PARTS), help="one part; the others are kept")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/output/likelihood"))
     parser.add_argument("--networks", type=Path, default=FOLDER, help="where the network is kept")
     asked = parser.parse_args(arguments)
     asked.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     about = where_and_when("benchmarks.likelihood")
-    text = ["# Likelihoods\n", *(f"{k}: {v}  " for k, v in about.items()), ""]
+    path = asked.output / "likelihood.json"
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    for part in PARTS if asked.only is None else (asked.only,):
+        found = {**PARTS[part](asked.quick, asked.networks), "about": about}
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        kept[part] = found
+        write_atomic(path, json.dumps(kept, indent=1).encode())
+    text = report(kept)
+    print(text)
+    write_atomic(asked.output / "likelihood.md", text.encode())
+    if tables := tables_of(kept):
+        draw(tables, asked.output / "likelihood.png")
+    return 0
+
+
+def mixtures_part(quick: bool, networks: Path) -> Row:
+    """Equal error on closed-form mixtures."""
     schedule, tables = VPLinear(), {}
     for title, problem, n, few in (
-        ("ring of 8, 2-D", problems.ring(), 256, 64),
-        ("1/f spectra, 64-D", problems.spectrum_mixture(), 64, 8),
+        ("ring of 8, 2-D", problems.ring(), 256, 32),
+        ("1/f spectra, 64-D", problems.spectrum_mixture(), 64, 4),
     ):
-        n = n // 4 if asked.quick else n
-        x = problem.sample_marginal(n, *schedule(EARLY), torch.Generator().manual_seed(0))
-        exact = problem.log_prob(x, *schedule(EARLY))
-        steps = (8, 16) if asked.quick else (6, 8, 12, 16, 24, 32)
-        seeds = 1 if asked.quick else 3
-        denoiser = problem.denoiser(schedule)
-        probes = [m for m in ((1, 4) if asked.quick else (1, 2, 4, 8)) if m <= x.shape[1]]
-        log_likelihood(denoiser, x, steps=2, probes=4, seed=0)  # loads what is loaded once
-        tables[title] = equal_error(
-            denoiser, x, exact, EARLY, steps, probes, 0 if asked.quick else few, seeds
+        x = problem.sample_marginal(
+            n // 4 if quick else n, *schedule(EARLY), torch.Generator().manual_seed(0)
         )
-    bars = error_bars(asked.quick)
-    network = digits_network(asked.quick, True, asked.networks)
-    bits, tables["digits network, 64-D"] = digits_bits(network, 40 if asked.quick else 200)
-    for title, rows in tables.items():
-        columns: tuple[str, ...] = ("method", "rms", "median", "bias", "nfe", "vjp", "seconds")
+        exact, denoiser = problem.log_prob(x, *schedule(EARLY)), problem.denoiser(schedule)
+        steps = (8, 16) if quick else (6, 8, 12, 16, 24, 32)
+        probes = [m for m in ((1, 4) if quick else (1, 2, 4, 8)) if m <= x.shape[1]]
+        log_likelihood(denoiser, x, steps=2, probes=4, seed=0)  # loads what is loaded once
+        cost = (0, 1) if quick else (few, 3)
+        tables[title] = equal_error(denoiser, x, exact, EARLY, steps, probes, *cost)
+    return {"tables": tables}
+
+
+def bars_part(quick: bool, networks: Path) -> Row:
+    """How honest the error bars are."""
+    return {"rows": error_bars(quick)}
+
+
+def digits_part(quick: bool, networks: Path) -> Row:
+    """Bits per dimension of digits, and equal error on their network."""
+    network = digits_network(quick, True, networks)
+    bits, rows = digits_bits(network, 40 if quick else 200)
+    return {"bits": bits, "tables": {"digits network, 64-D": rows}}
+
+
+PARTS: dict[str, Callable[[bool, Path], Row]] = {
+    "mixtures": mixtures_part,
+    "bars": bars_part,
+    "digits": digits_part,
+}
+
+
+def tables_of(kept: Row) -> dict[str, list[Row]]:
+    """Rows at equal error by problem, of all parts."""
+    return {k: v for part in kept.values() for k, v in part.get("tables", {}).items()}
+
+
+def report(kept: Row) -> str:
+    """All tables, each with where and when it was measured."""
+    text = ["# Likelihoods\n"]
+    columns: tuple[str, ...] = ("method", "rms", "median", "bias", "nfe", "vjp", "seconds")
+    for title, rows in tables_of(kept).items():
         text += [f"## {title}: errors in nats a dimension, one pass over the points\n"]
         text += [markdown(rows, columns), "At equal error:\n"]
+        pairs = ("peer", "ours", "rms", "network calls", "times faster")
+        text += [markdown(at_equal_error(rows), pairs)]
+    if "bars" in kept:
+        columns = ("method", "problems x schedules", "samples", "within", "worst of them")
+        text += ["## Exact densities within the stated 95 % error bar\n"]
+        text += [markdown(summary(kept["bars"]["rows"]), columns)]
+    if "digits" in kept:
+        columns = ("what", "clean end", "bits", "standard error", "solver", "seconds")
+        text += ["## Bits per dimension of held-out digits, 17 levels\n"]
+        text += [markdown(kept["digits"]["bits"], columns)]
+    for part, found in kept.items():
         text += [
-            markdown(at_equal_error(rows), ("peer", "ours", "rms", "network calls", "times faster"))
+            f"## Where and when: {part}\n",
+            *(f"{k}: {v}  " for k, v in found["about"].items()),
         ]
-    columns = ("method", "problems x schedules", "samples", "within", "worst of them")
-    text += [
-        "## Exact densities within the stated 95 % error bar\n",
-        markdown(summary(bars), columns),
-    ]
-    columns = ("what", "bits", "standard error", "solver", "seconds")
-    text += ["## Bits per dimension of held-out digits, 17 levels\n", markdown(bits, columns)]
-    print("\n".join(text))
-    content = {"about": about, "equal error": tables, "error bars": bars, "digits": bits}
-    write_atomic(asked.output / "likelihood.json", json.dumps(content, indent=1).encode())
-    write_atomic(asked.output / "likelihood.md", "\n".join(text).encode())
-    draw(tables, asked.output / "likelihood.png")
-    return 0
+    return "\n".join(text) + "\n"
 
 
 if __name__ == "__main__":
