@@ -61,3 +61,13 @@ def test_the_end_of_a_mixture_is_at_its_entropy():
     end = sd.bounds.best_end(problem.denoiser(VP), x_0, levels=60)
     entropy = -float(problem.log_prob(x_0, 1.0, 0.0).mean())
     assert abs(end.nats - entropy) < 0.1  # a standard error is near 0.02
+
+
+def test_the_end_of_a_useless_denoiser_is_not_the_start():
+    """One that is worse than the mean of the data at every level: the fewest steps are best."""
+    x_0 = Gaussian([0.0] * 2, 0.4).sample(200, torch.Generator().manual_seed(0))
+    denoiser = sd.FunctionDenoiser(lambda x, t: 5 * torch.ones_like(x), VP)
+    end = sd.bounds.best_end(denoiser, x_0, levels=12)
+    assert end.t < VP.t_max
+    options = {"t_end": end.t, "decoder": end.variance}
+    assert math.isfinite(sd.continuous_bound(denoiser, x_0, **options).nats)

@@ -96,5 +96,5 @@ def best_end(
     steps = np.diff(w) * (integrand[1:] + integrand[:-1]) / 2
     prior = float(prior_kl(schedule, float(times[0]), x_0).mean())
     total = prior + np.append(0.0, np.cumsum(steps)) + torch.cat(ends).numpy()
-    best = int(total.argmin())
+    best = 1 + int(total[1:].argmin())  # below t_max: a bound has at least one step
     return End(float(times[best]), float(error[best]), float(total[best]), moments)
