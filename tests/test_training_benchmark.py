@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-import benchmarks.training.__main__ as script
 import sde_diffusion as sd
-from benchmarks.training.measure import cell, digits, train
+from benchmarks.training.__main__ import measure_all, write
+from benchmarks.training.measure import cell, digits, train, trainer_of
 from benchmarks.training.overhead import denoiser_of, loss
-from benchmarks.training.recipes import RECIPES
+from benchmarks.training.recipes import RECIPES, SEED
 from benchmarks.training.sizes import Sizes
 from sde_diffusion.networks import ResidualMLP
 from sde_diffusion.training import Batch, DiffusionObjective
@@ -29,6 +29,7 @@ SIZES = Sizes(
     network={"width": 4, "multipliers": [1]},
 )
 OTHERS = [recipe for recipe in RECIPES if "schedule" in recipe.name or recipe is RECIPES[0]]
+SEEDS = [recipe for recipe in RECIPES if recipe.group == SEED]
 
 
 def weights_of(folder):
@@ -46,25 +47,25 @@ def test_a_length_of_training_does_not_depend_on_those_measured_before_it(recipe
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
 
 
-def test_all_of_it_writes_its_files_and_goes_on_from_what_is_kept(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script, "QUICK", SIZES)
-    arguments = ["--quick", "--kept", str(tmp_path / "kept"), "--output", str(tmp_path / "out")]
-    script.main(arguments)
-    found = json.loads((tmp_path / "out" / "training.json").read_text())
-    assert list(found["cells"]) == [recipe.name for recipe in RECIPES]
+def test_all_of_it_writes_its_files_and_goes_on_from_what_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.training.overhead.ROUNDS", 1)
+    found = measure_all(SIZES, tmp_path, OTHERS + SEEDS)
+    paths = write(found, tmp_path / "out")
+    assert json.loads(paths[0].read_text()) == json.loads(json.dumps(found))
+    assert list(found["cells"]) == [recipe.name for recipe in OTHERS + SEEDS]
     for cells in found["cells"].values():
         assert list(cells) == ["1", "3"]
         assert cells["3"]["processor seconds"] > cells["1"]["processor seconds"]
         assert cells["3"]["flow"]["mean"] > 0
-    assert str(tmp_path) not in (tmp_path / "out" / "training.md").read_text()
-    assert (tmp_path / "out" / "training.png").stat().st_size > 10_000
+    assert found["seeds"]["3"]["runs"] == 3
+    assert str(tmp_path) not in paths[1].read_text()
+    assert paths[2].stat().st_size > 10_000
 
     monkeypatch.setattr("benchmarks.training.measure.train", None)  # nothing is trained again
-    for recipe in RECIPES[:3]:
-        kept = cell(recipe, 3, SIZES, tmp_path / "kept" / "quick")
-        assert kept == found["cells"][recipe.name]["3"]
+    for recipe in OTHERS:
+        assert cell(recipe, 3, SIZES, tmp_path) == found["cells"][recipe.name]["3"]
     with pytest.raises(TypeError):
-        cell(RECIPES[0], 3, replace(SIZES, points=3), tmp_path / "kept" / "quick")
+        cell(RECIPES[0], 3, replace(SIZES, points=3), tmp_path)
 
 
 def test_recipes_differ_in_one_thing_each():
@@ -74,6 +75,7 @@ def test_recipes_differ_in_one_thing_each():
     for recipe in RECIPES:
         tables = recipe.configuration(1).tables()
         differ = {name for name in base if tables[name] != base[name]}
+        assert trainer_of(recipe, 1, SIZES, None).options.steps == 1  # it is one that can be run
         seen.append(json.dumps(tables, sort_keys=True))
         assert differ <= {"schedule", "model", "objective"} or differ == {"network", "training"}
     assert len(set(seen)) == len(RECIPES)

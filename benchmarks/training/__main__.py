@@ -5,10 +5,10 @@ python -m benchmarks.training [--quick] [--output DIR] [--kept DIR]
 A small U-Net learns scikit-learn's digits under several recipes that differ from one of them in
 one thing each: what is predicted on which schedule, the weighting, the law of the times (drawn by
 importance, and on a learned schedule, too). At a few lengths of training, each going on from the
-one before: processor seconds, distances of samples to held-out digits, the variational bound of
-these; at the end, their likelihood along the probability flow. The first recipe is trained with
-three seeds, which tells what a difference is worth. Beside it, the trainer's step against a bare
-PyTorch loop.
+one before: distances of samples to held-out digits, the variational bound of these; at the end,
+their likelihood along the probability flow. The first recipe is trained with
+three seeds, which tells what a difference is worth. Then the processor time of a step is taken, of
+all recipes in turns, and of the trainer against a bare PyTorch loop.
 
 Writes training.json, training.md and training.png. What is trained and measured stays in the folder
 of --kept: stopped by Ctrl-C, the same command goes on.
@@ -33,8 +33,8 @@ from sde_diffusion.files import write_atomic
 from ..about import where_and_when
 from .figure import ROWS, draw
 from .measure import Cell, cell, floor, judge, train
-from .overhead import overhead
-from .recipes import BASE, RECIPES, SEED
+from .overhead import of_recipes, overhead
+from .recipes import BASE, RECIPES, SEED, Recipe
 from .sizes import FULL, QUICK, Sizes
 from .tables import report
 
@@ -61,15 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure_all(sizes: Sizes, kept: Path) -> dict[str, Any]:
-    """Everything, as JSON has it."""
+def measure_all(sizes: Sizes, kept: Path, recipes: Sequence[Recipe] = RECIPES) -> dict[str, Any]:
+    """Everything, as JSON has it; the first recipe is what the others are compared with."""
     about = where_and_when("benchmarks.training")
     judge()
     with tempfile.TemporaryDirectory() as folder:  # what the first run of all has to load
-        train(RECIPES[0], 1, sizes, Path(folder))
+        train(recipes[0], 1, sizes, Path(folder))
     cells: dict[str, dict[str, Cell]] = {}
-    began, total = time.process_time(), len(RECIPES) * len(sizes.steps)
-    for recipe in RECIPES:
+    began, total = time.process_time(), len(recipes) * len(sizes.steps)
+    for recipe in recipes:
         for steps in sizes.steps:
             found = cell(recipe, steps, sizes, kept)
             cells.setdefault(recipe.name, {})[str(steps)] = found
@@ -84,17 +84,20 @@ def measure_all(sizes: Sizes, kept: Path) -> dict[str, Any]:
     return {
         "about": about,
         "sizes": asdict(sizes),
-        "recipes": {recipe.name: dict(recipe.change) for recipe in RECIPES},
+        "recipes": {recipe.name: dict(recipe.change) for recipe in recipes},
         "floor": floor(sizes),
         "cells": cells,
-        "seeds": spread(cells, sizes.steps),
+        "seeds": spread(cells, recipes, sizes.steps),
+        "seconds of a step": of_recipes(sizes, recipes),
         "overhead": overhead(sizes),
     }
 
 
-def spread(cells: dict[str, dict[str, Cell]], steps: Sequence[int]) -> dict[str, Any]:
+def spread(
+    cells: dict[str, dict[str, Cell]], recipes: Sequence[Recipe], steps: Sequence[int]
+) -> dict[str, Any]:
     """Steps -> mean and standard deviation of each measure over the seeds of the training."""
-    names = [recipe.name for recipe in RECIPES if recipe.name == BASE or recipe.group == SEED]
+    names = [recipe.name for recipe in recipes if recipe.name == BASE or recipe.group == SEED]
     table: dict[str, Any] = {}
     for n in map(str, steps):
         table[n] = {"runs": len(names)}

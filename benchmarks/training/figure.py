@@ -26,23 +26,23 @@ ROWS = {
 
 def draw(result: dict[str, Any], path: Path) -> Path:
     """One row for each measure, one column for each thing that recipes differ in."""
+    others = result["cells"].keys() - {BASE}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(ROWS),
             len(GROUPS),
-            figsize=(11.5, 9.5),
+            figsize=(11.5, 10.5),
             layout="constrained",
             sharex=True,
-            sharey="row",
             squeeze=False,
         )
         for column, group in zip(axes.T, GROUPS, strict=True):
-            names = [r.name for r in RECIPES if r.group == group and r.name != BASE]
+            names = [r.name for r in RECIPES if r.group == group and r.name in others]
             for axis, measure in zip(column, ROWS, strict=True):
-                _curve(axis, result["cells"][BASE], measure, BASE, "black", "o")
+                _curve(axis, result, measure, BASE, "black", "o")
                 _spread(axis, result, measure)
                 for name, colour, marker in zip(names, COLOURS, MARKERS[1:], strict=False):
-                    _curve(axis, result["cells"][name], measure, name, colour, marker)
+                    _curve(axis, result, measure, name, colour, marker)
                 if measure in result["floor"]:
                     low = result["floor"][measure]["mean"]
                     axis.axhline(
@@ -51,21 +51,22 @@ def draw(result: dict[str, Any], path: Path) -> Path:
                 _axis(axis, measure)
             column[0].set_title(group)
             column[-1].set_xlabel("processor seconds of training")
-            column[0].legend(loc="upper right")
-        for axis, title in zip(axes[:, 0], ROWS.values(), strict=True):
-            axis.set_ylabel(title)
+            handles, labels = column[0].get_legend_handles_labels()
+            column[-1].legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+        for row, title in zip(axes, ROWS.values(), strict=True):
+            row[0].set_ylabel(title)
         return save(figure, path)
 
 
 def _curve(
-    axis: Axes, found: dict[str, Any], measure: str, label: str, colour: str, marker: str
+    axis: Axes, result: dict[str, Any], measure: str, name: str, colour: str, marker: str
 ) -> None:
-    cells = list(found.values())
+    cells = list(result["cells"][name].values())
     axis.errorbar(
-        [cell["processor seconds"] for cell in cells],
+        _seconds(result, name),
         [cell[measure]["mean"] for cell in cells],
         [cell[measure]["standard error"] for cell in cells],
-        label=label,
+        label=name,
         color=colour,
         marker=marker,
         markersize=5,
@@ -80,7 +81,7 @@ def _spread(axis: Axes, result: dict[str, Any], measure: str) -> None:
     means = [seeds[n][f"{measure} mean"] for n in found]
     spreads = [seeds[n][measure] for n in found]
     axis.fill_between(
-        [cell["processor seconds"] for cell in found.values()],
+        _seconds(result, BASE),
         [m - s for m, s in zip(means, spreads, strict=True)],
         [m + s for m, s in zip(means, spreads, strict=True)],
         color="black",
@@ -90,16 +91,22 @@ def _spread(axis: Axes, result: dict[str, Any], measure: str) -> None:
     )
 
 
+def _seconds(result: dict[str, Any], name: str) -> list[float]:
+    """Of the training, so many times those of a step."""
+    return [n["steps"] * result["seconds of a step"][name] for n in result["cells"][name].values()]
+
+
 def _axis(axis: Axes, measure: str) -> None:
     axis.set_xscale("log")
     plain = FuncFormatter(lambda value, _: f"{value:g}")
-    axis.xaxis.set_major_locator(FixedLocator([1, 2, 5, 10, 20, 50, 100]))
+    axis.xaxis.set_major_locator(FixedLocator([1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100]))
     axis.xaxis.set_major_formatter(plain)
     axis.xaxis.set_minor_locator(NullLocator())
     if measure != "bound":
         axis.set_yscale("log")
-        axis.yaxis.set_major_locator(
-            FixedLocator([k * 10.0**n for n in range(-3, 4) for k in (1, 2, 5)])
-        )
+        low, high = axis.get_ylim()
+        parts = (1, 1.5, 2, 3, 4, 5, 6, 8) if high < 30 * low else (1,)
+        ticks = FixedLocator([k * 10.0**n for n in range(-3, 6) for k in parts])
+        axis.yaxis.set_major_locator(ticks)
         axis.yaxis.set_major_formatter(plain)
         axis.yaxis.set_minor_locator(NullLocator())

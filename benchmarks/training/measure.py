@@ -17,7 +17,7 @@ import sde_diffusion as sd
 from sde_diffusion.bounds import best_end
 from sde_diffusion.files import write_atomic
 from sde_diffusion.likelihood import bits_per_dimension
-from sde_diffusion.training import Trainer
+from sde_diffusion.training import Data, Trainer
 from sde_diffusion.training.build import denoiser_of
 from sde_diffusion.training.digits import digits
 from sde_diffusion.training.objectives import objective_of
@@ -68,11 +68,13 @@ def train(recipe: Recipe, steps: int, sizes: Sizes, kept: Path) -> float:
     return spent
 
 
-def trainer_of(recipe: Recipe, steps: int, sizes: Sizes, folder: Path | None) -> Trainer:
-    """The trainer of a recipe, without samples as it goes."""
+def trainer_of(
+    recipe: Recipe, steps: int, sizes: Sizes, folder: Path | None, data: Data | None = None
+) -> Trainer:
+    """The trainer of a recipe, on the training digits, without samples as it goes."""
     configuration = recipe.configuration(steps)
     configuration.network.update(sizes.network)
-    data = digits("train", labels=False)
+    data = data or digits("train", labels=False)
     denoiser = denoiser_of(configuration, data)
     objective = objective_of(configuration.objective, denoiser)
     how: dict[str, Any] = {"tensorboard": False, "progress": False, "device": "cpu"}

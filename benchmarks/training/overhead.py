@@ -1,9 +1,11 @@
-"""The trainer's step beside a bare PyTorch loop: the same network, data, loss and optimiser.
+"""How long a step takes, of every recipe, and of the trainer beside a bare PyTorch loop.
 
-The loop is what one would write for one purpose: weights in float32, a clipped gradient, AdamW, one
-average of the weights; no checkpoints, no repeatable order, no losses kept. A step is the time from
-one batch to the next, asked of the data; the two take turns, and the least of the rounds' medians
-counts, since other work on the machine only adds.
+A step is the processor time from one batch to the next, asked of the data. What is compared takes
+turns, and the least of the rounds' medians counts, since other work on the machine only adds.
+
+The bare loop is what one would write for one purpose: weights in float32, a clipped gradient,
+AdamW, one average of the weights; no checkpoints, no repeatable order, no losses kept. Network,
+data, loss and optimiser are the same.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,10 +27,12 @@ from sde_diffusion.networks import ResidualMLP, UNet, count_parameters
 from sde_diffusion.training import Batch, DiffusionObjective, TensorData, Trainer
 
 from ..data import digits
-from .recipes import TABLES
+from .measure import trainer_of
+from .recipes import BASE, SEED, TABLES, Recipe
 from .sizes import Sizes
 
 BATCH = TABLES["training"]["batch_size"]
+ROUNDS = 3
 RATE = TABLES["training"]["learning_rate"]
 
 
@@ -55,7 +60,7 @@ def loss(network: nn.Module, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     return (output - (eps - x_0)).square().mean()
 
 
-def bare(network: nn.Module, data: Clocked, steps: int) -> None:
+def bare(network: nn.Module, steps: int, data: Clocked) -> None:
     """The loop."""
     network = copy.deepcopy(network)
     average = copy.deepcopy(network)
@@ -77,31 +82,53 @@ def denoiser_of(network: nn.Module) -> sd.NetworkDenoiser:
     return sd.NetworkDenoiser(network, sd.FlowMatching(), "flow", "time")
 
 
-def trained(network: nn.Module, data: Clocked, steps: int) -> None:
+def trained(network: nn.Module, steps: int, data: Clocked) -> None:
     """The same by the trainer, without a folder."""
     how: dict[str, Any] = {"progress": False, "device": "cpu", "ema": (0.1,)}
     how |= {"batch_size": BATCH, "learning_rate": RATE}
     Trainer(DiffusionObjective(denoiser_of(network)), data, steps=steps, **how).train()
 
 
-def overhead(sizes: Sizes, rounds: int = 3) -> list[dict[str, Any]]:
-    """Milliseconds of a step of both, and their ratio, for an MLP and for the U-Net."""
+def of_recipes(sizes: Sizes, recipes: Sequence[Recipe]) -> dict[str, float]:
+    """Recipe -> seconds of a step; seeds of one recipe share theirs."""
     images = digits()[0]
+
+    def step(recipe: Recipe, data: Clocked) -> None:
+        trainer_of(recipe, sizes.overhead // 2 + 1, sizes, None, data).train()
+
+    calls = {r.name: partial(step, r) for r in recipes if r.group != SEED}
+    found = fastest(calls, images)
+    return {recipe.name: found.get(recipe.name, found[BASE]) for recipe in recipes}
+
+
+def fastest(calls: Mapping[str, Callable[[Clocked], None]], images: Tensor) -> dict[str, float]:
+    """Name -> the least of the rounds' medians of a step, in seconds."""
+    best = dict.fromkeys(calls, math.inf)
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            data = Clocked(images)
+            call(data)
+            best[name] = min(best[name], data.step())
+    return best
+
+
+def overhead(sizes: Sizes) -> list[dict[str, Any]]:
+    """Milliseconds of a step of both, and their ratio, for an MLP and for the U-Net."""
+    images, steps = digits()[0], sizes.overhead + 1
     unet = {k: v for k, v in TABLES["network"].items() if k != "kind"} | dict(sizes.network)
     networks = {
         "MLP": ResidualMLP((1, 8, 8), width=128, depth=2),
         "U-Net": UNet(1, **unet),
     }
-    loops: dict[str, Callable[[nn.Module, Clocked, int], None]]
-    loops = {"trainer": trained, "bare loop": bare}
     rows = []
     for name, network in networks.items():
-        best = dict.fromkeys(loops, math.inf)
-        for _ in range(rounds):
-            for loop, run in loops.items():
-                data = Clocked(images)
-                run(network, data, sizes.overhead + 1)
-                best[loop] = min(best[loop], data.step())
+        best = fastest(
+            {
+                "trainer": partial(trained, network, steps),
+                "bare loop": partial(bare, network, steps),
+            },
+            images,
+        )
         rows.append(
             {
                 "network": name,

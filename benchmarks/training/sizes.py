@@ -21,7 +21,7 @@ class Sizes:
         points: noise levels at which the bound is asked, of every held-out digit.
         flow: held-out digits whose likelihood is integrated along the flow.
         flow_steps, probes: of each.
-        overhead: steps between two looks at the clock, when the trainer is timed.
+        overhead: steps of which the time is taken.
         network: arguments in the place of those of the recipes.
     """
 

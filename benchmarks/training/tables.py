@@ -24,71 +24,62 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def report(result: dict[str, Any]) -> str:
     """Markdown: the end of training, the way there, what seeds change, the trainer's overhead."""
-    cells, floor = result["cells"], result["floor"]
+    cells, floor, overhead = result["cells"], result["floor"], result["overhead"]
     steps = sorted({int(n) for found in cells.values() for n in found})
     last = str(steps[-1])
-    sizes, first = result["sizes"], next(iter(cells.values()))[last]
-    return (
-        "\n\n".join(
-            [
-                "# What training buys",
-                _sentences(result, first, steps[-1]),
-                f"After {last} steps:",
-                table(
-                    [
-                        "recipe",
-                        "seconds",
-                        "Fréchet",
-                        "sliced W2",
-                        "bound",
-                        "flow",
-                        "flow less bound",
-                    ],
-                    [
-                        *(_end(name, found[last]) for name, found in cells.items()),
-                        ["*two real sets*", "", *(pair(floor[m], 4) for m in floor), "", "", ""],
-                    ],
-                ),
-                f"Flow and difference are of the first {first['flow']['images']} held-out digits, "
-                "whose own spread is most of the error of the flow alone.",
-                "Fréchet distance as training goes, and the bound in bits per dimension:",
-                table(
-                    ["recipe", *(f"{n} steps" for n in steps), *(f"bound, {n}" for n in steps)],
-                    [_way(name, found, steps) for name, found in cells.items()],
-                ),
-                _seeds(result["seeds"], last),
-                "A step of the trainer against a bare PyTorch loop, milliseconds of processor "
-                f"time at a batch of {result['overhead'][0]['batch']}:",
-                table(
-                    ["network", "parameters", "trainer", "bare loop", "ratio"],
-                    [_overhead(row) for row in result["overhead"]],
-                ),
-                *[f"Sizes: {', '.join(f'{k} {v}' for k, v in sizes.items() if v)}."],
-            ]
-        )
-        + "\n"
-    )
+    first = next(iter(cells.values()))[last]
+    solver = max(found[last]["flow"]["solver"] for found in cells.values())
+    ends = [
+        _end(name, found[last], result["seconds of a step"][name]) for name, found in cells.items()
+    ]
+    real = ["*two real sets*", "", *(pair(floor[m], 4) for m in floor), "", "", ""]
+    parts = [
+        "# What training buys",
+        _sentences(result, first),
+        f"After {last} steps:",
+        table(
+            ["recipe", "seconds", "Fréchet", "sliced W2", "bound", "flow", "flow less bound"],
+            [*ends, real],
+        ),
+        f"Flow and difference are of the first {first['flow']['images']} held-out digits, whose "
+        "own spread is most of the error of the flow alone. The solver's estimate of its own "
+        f"error, that of half the steps, is at most {solver:.3f} bits.",
+        "Fréchet distance as training goes, and the bound in bits per dimension:",
+        table(
+            ["recipe", *(f"{n} steps" for n in steps), *(f"bound, {n}" for n in steps)],
+            [_way(name, found, steps) for name, found in cells.items()],
+        ),
+        _seeds(result["seeds"], last),
+        "A step of the trainer against a bare PyTorch loop, milliseconds of processor time at a "
+        f"batch of {overhead[0]['batch']}:",
+        table(
+            ["network", "parameters", "trainer", "bare loop", "ratio"],
+            [_overhead(row) for row in overhead],
+        ),
+        f"Sizes: {', '.join(f'{name} {v}' for name, v in result['sizes'].items() if v)}.",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
-def _sentences(result: dict[str, Any], first: dict[str, Any], steps: int) -> str:
+def _sentences(result: dict[str, Any], first: dict[str, Any]) -> str:
     about, sizes = result["about"], result["sizes"]
     return (
         f"`{about['command']}`, {about['date']}, {about['processor']}, {about['torch threads']} "
         f"thread; {about['versions']}.\n\n"
         f"A U-Net of {first['parameters']:,} parameters on 1,198 digits of 8 x 8 pixels and 17 "
         f"grey levels, under recipes that differ from `{BASE}` in one thing each. Seconds are of "
-        f"one processor, for the training alone. Distances are of {sizes['images']} samples "
+        f"one processor, so many times those of a step. Distances are of {sizes['images']} samples "
         f"({sizes['sampling_steps']} steps of the default solver) to as many held-out digits, mean "
         f"± standard error over {sizes['seeds']} seeds of the sampler. Bound (continuous, over "
         "bins) and flow are bits per dimension of held-out digits, ± standard error over digits."
     )
 
 
-def _end(name: str, found: dict[str, Any]) -> list[str]:
+def _end(name: str, found: dict[str, Any], step: float) -> list[str]:
     flow = found["flow"]
     return [
         name,
-        f"{found['processor seconds']:.1f}",
+        f"{found['steps'] * step:.1f}",
         pair(found["frechet"], 2),
         pair(found["sliced"], 4),
         pair(found["bound"], 3),
@@ -108,7 +99,7 @@ def _way(name: str, found: dict[str, Any], steps: list[int]) -> list[str]:
 def _seeds(seeds: dict[str, Any], last: str) -> str:
     spread = seeds[last]
     return (
-        f"Another seed of the training (first weights, order, noise) changes as much: over "
+        f"Another seed of the training (first weights, order, noise) changes figures too: over "
         f"{spread['runs']} runs of `{BASE}` the standard deviation after {last} steps is "
         f"{spread['frechet']:.2f} in the Fréchet distance, {spread['sliced']:.4f} in the sliced "
         f"one and {spread['bound']:.3f} bits in the bound. A difference between two recipes that "
