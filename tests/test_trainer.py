@@ -235,7 +235,7 @@ def test_bad_arguments_say_what_to_write():
         fit(frozen)
 
 
-def test_optional_packages_are_imported_late_and_missed_politely():
+def test_optional_packages_are_imported_late_and_missed_politely(tmp_path):
     program = """
 import sys
 import sde_diffusion as sd, torch
@@ -255,4 +255,5 @@ missed("safetensors", folder="never-written")
 missed("tensorboard", folder="never-written", tensorboard=True)
 missed("accelerate")
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())  # nothing is begun that cannot be done
