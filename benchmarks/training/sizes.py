@@ -41,12 +41,13 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(
-    steps=(10, 20),
-    images=100,
-    chosen=50,
-    levels=12,
+    steps=(5, 10),
+    images=30,
+    sampling_steps=10,
+    chosen=30,
+    levels=8,
     points=4,
-    flow=16,
+    flow=4,
     flow_steps=10,
-    overhead=12,
+    overhead=6,
 )
