@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .names import unknown
+from .names import look_up, unknown
 
 T = TypeVar("T")
 _WORDS = {
@@ -24,20 +24,61 @@ _WORDS = {
 _LISTS = (list, tuple, Sequence)
 
 
-def called(where: str, function: Callable[..., T], given: Mapping[str, Any], **fixed: Any) -> T:
+def made(
+    where: str, table: Any, known: Mapping[str, Callable[..., T]], beside: Collection[str] = ()
+) -> T:
+    """What {"kind": name, **arguments} stands for: known[name](**arguments), checked by `called`.
+
+    Args:
+        where: the table, as it stands in errors.
+        table: the kind and its arguments.
+        known: what makes a thing of each kind.
+        beside: keys that were taken out of the table before; for errors.
+    """
+    place, function, arguments = named(where, table, known)
+    return called(place, function, arguments, ("kind", *beside))
+
+
+def named(where: str, table: Any, known: Mapping[str, T]) -> tuple[str, T, dict[str, Any]]:
+    """Where, which and with what, of a table {"kind": name, **arguments}.
+
+    Raises:
+        ValueError: no table; no or an unknown kind, the nearest right one named.
+    """
+    if not isinstance(table, Mapping):
+        raise ValueError(f'{where} = {table!r}: give a table with its kind, {{ kind = "..." }}')
+    if "kind" not in table:
+        raise ValueError(f"{where} lacks kind: one of {', '.join(known)}")
+    arguments = {key: value for key, value in table.items() if key != "kind"}
+    try:
+        found = look_up("kind", table["kind"], known)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return f"{where} {table['kind']!r}", found, arguments
+
+
+def called(
+    where: str,
+    function: Callable[..., T],
+    given: Mapping[str, Any],
+    beside: Collection[str] = (),
+    /,
+    **fixed: Any,
+) -> T:
     """function(**given, **fixed), after the keys and the types of plain values are checked.
 
     Args:
         where: what the keys belong to, as it stands in the error.
         function: its parameters are the keys; those without a default must be given.
         given: values that JSON and TOML know.
+        beside: keys that stand beside them and are read elsewhere; for errors.
         fixed: arguments that are not for the user to give.
 
     Raises:
         ValueError: an unknown key (with the nearest right one), a missing key, a value of another
             type; what the function itself raises, with `where` before it.
     """
-    values = checked(where, function, given, fixed)
+    values = checked(where, function, given, fixed, beside)
     try:
         return function(**values, **fixed)
     except (TypeError, ValueError) as error:
@@ -45,13 +86,17 @@ def called(where: str, function: Callable[..., T], given: Mapping[str, Any], **f
 
 
 def checked(
-    where: str, function: Callable[..., Any], given: Mapping[str, Any], taken: Collection[str] = ()
+    where: str,
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    taken: Collection[str] = (),
+    beside: Collection[str] = (),
 ) -> dict[str, Any]:
     """The values as the function takes them, after the checks of `called`, none of `taken`."""
     known = {name: p for name, p in parameters_of(function).items() if name not in taken}
     for key in given:
         if key not in known:
-            raise ValueError(unknown(f"key of {where}", key, known))
+            raise ValueError(f"{where}: {unknown('key', key, [*known, *beside])}")
     missing = [n for n, p in known.items() if p.default is p.empty and n not in given]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}; it knows {', '.join(known)}")
@@ -79,8 +124,7 @@ def _fitted(where: str, value: Any, hint: Any) -> Any:
     if kinds is None:
         return value
     if not any(_fits(value, kind) for kind in kinds):
-        words = dict.fromkeys(_word(kind) for kind in kinds if kind is not types.NoneType)
-        raise ValueError(f"{where} = {value!r}: give {' or '.join(words)}")
+        raise ValueError(f"{where} = {value!r}: give {_words(kinds, 0)}")
     if float in kinds and int not in kinds and type(value) is int:
         return float(value)
     tuples = any(typing.get_origin(kind) is tuple for kind in kinds)
@@ -114,11 +158,16 @@ def _fits_any(value: Any, hints: Sequence[Any]) -> bool:
     return any(k is None or any(_fits(value, kind) for kind in k) for k in map(_kinds, hints))
 
 
-def _word(kind: Any, which: int = 0) -> str:
-    """What a type is called, one of it or (which = 1) several."""
+def _words(hints: Sequence[Any], which: int) -> str:
+    """What of these types a file can hold, one of it or (which = 1) several."""
+    kinds = [kind for hint in hints for kind in _kinds(hint) or ()]
+    return " or ".join(dict.fromkeys(word for kind in kinds if (word := _word(kind, which))))
+
+
+def _word(kind: Any, which: int) -> str:
+    """What a type is called; "" for one that no file holds."""
     origin = typing.get_origin(kind) or kind
     if origin in _LISTS:
-        inner = dict.fromkeys(_word(p, 1) for p in typing.get_args(kind) if p is not Ellipsis)
-        return f"a list of {' or '.join(inner)}" if inner else "a list"
-    name = getattr(origin, "__name__", str(origin))
-    return _WORDS.get(origin, (f"a {name}", f"{name}s"))[which]
+        inner = _words([part for part in typing.get_args(kind) if part is not Ellipsis], 1)
+        return " of ".join(filter(None, (("a list", "lists")[which], inner)))
+    return _WORDS.get(origin, ("", ""))[which]

@@ -11,8 +11,7 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from .learned_schedule import FrozenSchedule, LearnedSchedule
-from .names import look_up
-from .options import called
+from .options import made
 from .schedule import Schedule
 from .schedules import EDM, VE, FlowMatching, SubVP, VPCosine, VPLinear
 from .tabulated import (
@@ -34,12 +33,12 @@ def _tabulated(alphas_cumprod: list[float]) -> Schedule:
 
 def _shifted(base: Description, factor: float) -> Schedule:
     """The schedule `base` with its noise-to-signal ratio multiplied by `factor`."""
-    return Shifted(schedule_of(base), factor)
+    return Shifted(schedule_of(base, "base"), factor)
 
 
 def _zero_terminal_snr(base: Description) -> Schedule:
     """The schedule `base` rescaled so that alpha = 0 at its noisy end."""
-    return ZeroTerminalSNR(schedule_of(base))
+    return ZeroTerminalSNR(schedule_of(base, "base"))
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
@@ -60,20 +59,18 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 }
 
 
-def schedule_of(description: Description) -> Schedule:
+def schedule_of(description: Description, where: str = "schedule") -> Schedule:
     """The schedule of a description, as {"kind": "vp_linear", "beta_max": 20.0}.
+
+    Args:
+        description: the kind and its arguments.
+        where: what it is called in errors.
 
     Raises:
         ValueError: no or an unknown kind (with the nearest right one), unknown or missing
             arguments, or values that the schedule refuses.
     """
-    if not isinstance(description, Mapping):
-        raise ValueError(f"a schedule is a table with its kind, not {description!r}")
-    if "kind" not in description:
-        raise ValueError(f"schedule lacks kind: one of {', '.join(SCHEDULES)}")
-    kind = description["kind"]
-    arguments = {key: value for key, value in description.items() if key != "kind"}
-    return called(f"schedule {kind!r}", look_up("schedule", kind, SCHEDULES), arguments)
+    return made(where, description, SCHEDULES)
 
 
 def description_of(schedule: Schedule) -> dict[str, Any]:

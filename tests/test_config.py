@@ -119,6 +119,25 @@ def test_the_objective_is_what_the_table_says(objective, weighting, times):
     assert (made.weighting, made.times.law, made.drop) == (weighting, times, 0.2)
 
 
+def test_importance_is_named_as_weighting_and_times_are():
+    made = {}
+    for importance in ("loss", {"kind": "loss"}, {"kind": "gradient", "cells": 8}):
+        configuration = Configuration.of({**TABLES, "objective": {"importance": importance}})
+        made[str(importance)] = trainer_of(configuration).options.objective.importance
+    assert [(i.of, i.cells) for i in made.values()] == [("loss", 32)] * 2 + [("gradient", 8)]
+
+
+def test_what_is_switched_off_may_be_said_for_every_schedule():
+    off = {"uncertainty": False, "importance": None, "schedule_learning_rate": 0.1}
+    tables = {**TABLES, "schedule": {"kind": "learned", "width": 4, "learn_ends": True}}
+    tables["objective"] = {**off, "weighting": "likelihood", "bins": {"width": 0.125}}
+    made = trainer_of(Configuration.of(tables)).options.objective
+    assert (made.bins, made.learning_rate) == (Bins(0.125), 0.1)
+    tables["objective"]["uncertainty"] = True
+    with pytest.raises(ValueError, match=r"\[objective\]: uncertainty: .*use one of the two"):
+        trainer_of(Configuration.of(tables))
+
+
 def test_a_network_of_two_outputs_learns_its_variance(tmp_path):
     """From the tables to a checkpoint and back, with the variance at hand."""
     tables = {
@@ -137,6 +156,9 @@ def test_a_network_of_two_outputs_learns_its_variance(tmp_path):
         tables["objective"] = {"bins": bins}
         with pytest.raises(ValueError, match=message):
             trainer_of(Configuration.of(tables))
+    tables["objective"] = {"weighting": "noise"}
+    with pytest.raises(ValueError, match="weighting needs a network with outputs = 1"):
+        trainer_of(Configuration.of(tables))
 
 
 def test_the_trainer_is_what_the_tables_say():

@@ -63,11 +63,14 @@ def test_splits_and_flips(made):
     ("table", "message"),
     [
         ({}, "run lacks kind: one of digits"),
-        ({"kind": "foldr"}, "run: unknown kind of data 'foldr'; did you mean 'folder'"),
-        ({"kind": "folder", "path": "folder"}, "run lacks size; it knows path, size"),
-        ({"kind": "folder", "path": "folder", "size": "8"}, "run: size = '8': give a whole number"),
+        ({"kind": "foldr"}, "run: unknown kind 'foldr'; did you mean 'folder'"),
+        ({"kind": "folder", "path": "folder"}, "run 'folder' lacks size; it knows path, size"),
+        (
+            {"kind": "folder", "path": "folder", "size": "8"},
+            "run 'folder': size = '8': give a whole number",
+        ),
         ({"kind": "folder", "path": "nowhere", "size": 8}, "nowhere: there is no such folder"),
-        ({"kind": "numpy", "path": "x.npz", "x": "image"}, "run: .*did you mean 'images'"),
+        ({"kind": "numpy", "path": "x.npz", "x": "image"}, "run 'numpy': .*did you mean 'images'"),
         ({"kind": "numpy", "path": "x.npz", "x": "images", "range": [0, 300.5, 1]}, "range ="),
         ({"kind": "digits", "flip": "yes"}, "run: flip = 'yes': give true or false"),
     ],

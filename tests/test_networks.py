@@ -268,12 +268,15 @@ def test_sizes_that_cannot_be_are_refused(make, said):
 @pytest.mark.parametrize(
     ("configuration", "said"),
     [
-        ({"channels": 1}, 'no "kind".*unet'),
-        ({"kind": "unett", "channels": 1}, "unknown kind of network 'unett'; did you mean 'unet'"),
-        ({"kind": 3}, "unknown kind of network 3"),
-        ({"kind": "unet", "chanels": 1}, "argument of 'unet' 'chanels'; did you mean 'channels'"),
-        ({"kind": "dit"}, "network 'dit' needs channels"),
-        ({"kind": "mlp", "width": 3}, "network 'mlp' needs event_shape"),
+        ({"channels": 1}, "network lacks kind: .*unet"),
+        ({"kind": "unett", "channels": 1}, "network: unknown kind 'unett'; did you mean 'unet'"),
+        ({"kind": 3}, "network: unknown kind 3"),
+        (
+            {"kind": "unet", "chanels": 1},
+            "network 'unet': unknown key 'chanels'; did you mean 'channels'",
+        ),
+        ({"kind": "dit"}, "network 'dit' lacks channels"),
+        ({"kind": "mlp", "width": 3}, "network 'mlp' lacks event_shape"),
     ],
     ids=str,
 )
@@ -302,7 +305,7 @@ def test_the_data_settle_what_is_not_given_and_what_is_given_must_agree():
         build({"kind": "unet", "channels": 1}, images)
     with pytest.raises(ValueError, match=r"not images \(channels, height, width\).*kind 'mlp'"):
         build({"kind": "unet"}, vectors)
-    with pytest.raises(TypeError, match="a configuration is a mapping"):
+    with pytest.raises(ValueError, match="network = 'unet': give a table with its kind"):
         build("unet")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from torch import nn
 
-from ..names import look_up, unknown
+from ..options import called, named
 from .autoencoder import Autoencoder
 from .dit import DiT
 from .mlp import ResidualMLP
@@ -21,7 +20,11 @@ NETWORKS: dict[str, type[Network]] = {"dit": DiT, "mlp": ResidualMLP, "unet": UN
 AUTOENCODERS: dict[str, type[Autoencoder]] = {"conv": Autoencoder}
 
 
-def build(configuration: Mapping[str, Any], event_shape: Sequence[int] | None = None) -> Network:
+def build(
+    configuration: Mapping[str, Any],
+    event_shape: Sequence[int] | None = None,
+    where: str = "network",
+) -> Network:
     """The network of a configuration, {"kind": ..., **arguments of its constructor}.
 
     `build(network.configuration)` has the form and the initial weights of `network`.
@@ -30,13 +33,13 @@ def build(configuration: Mapping[str, Any], event_shape: Sequence[int] | None = 
         configuration: "kind" names one of `NETWORKS`; what is not given has its default.
         event_shape: shape of one sample of the data, x.shape[1:]. What it settles (the channels of
             a U-Net, the event_shape of an MLP) need not be given, and must agree if it is.
+        where: what the configuration is called in errors.
 
     Raises:
-        TypeError: if the configuration is not a mapping.
-        ValueError: unknown or missing keys, the nearest right one named; sizes that do not fit
-            each other or the data.
+        ValueError: no mapping; unknown or missing keys, the nearest right one named; sizes that do
+            not fit each other or the data.
     """
-    return _build("network", NETWORKS, configuration, event_shape)
+    return _build(where, NETWORKS, configuration, event_shape)
 
 
 def build_autoencoder(
@@ -47,37 +50,32 @@ def build_autoencoder(
 
 
 def _build(
-    what: str,
+    where: str,
     kinds: Mapping[str, type[Made]],
     configuration: Mapping[str, Any],
     event_shape: Sequence[int] | None,
 ) -> Made:
-    if not isinstance(configuration, Mapping):
-        raise TypeError(
-            f'a configuration is a mapping such as {{"kind": "{max(kinds)}", "channels": 3}}, not '
-            f"{type(configuration).__name__}"
-        )
-    if "kind" not in configuration:
-        raise ValueError(f'no "kind" in the configuration of the {what}: one of {sorted(kinds)}')
-    kind = look_up(f"kind of {what}", configuration["kind"], kinds)
-    given = {name: value for name, value in configuration.items() if name != "kind"}
-    known = inspect.signature(kind).parameters
-    for name in given:
-        if name not in known:
-            raise ValueError(unknown(f"argument of {configuration['kind']!r}", name, known))
+    place, kind, given = named(where, configuration, kinds)
     if event_shape is not None:
-        settled = kind.arguments_for(event_shape)
-        for name, value in settled.items():
-            if name in given and given[name] not in (value, tuple(event_shape)):
-                raise ValueError(
-                    f"{name} = {given[name]!r} in the configuration, but samples of shape "
-                    f"{tuple(event_shape)} need {value!r}: leave {name} out, or take other data"
-                )
-        given |= settled
-    missing = [n for n, p in known.items() if p.default is p.empty and n not in given]
-    if missing:
-        raise ValueError(f"{what} {configuration['kind']!r} needs {', '.join(missing)}")
-    return kind(**given)
+        try:
+            given |= _settled(kind, given, event_shape)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
+    return called(place, kind, given, ("kind",))
+
+
+def _settled(
+    kind: type[Network] | type[Autoencoder], given: Mapping[str, Any], event_shape: Sequence[int]
+) -> dict[str, Any]:
+    """What the data settle, with which what is given agrees."""
+    settled = kind.arguments_for(event_shape)
+    for name, value in settled.items():
+        if name in given and given[name] not in (value, tuple(event_shape)):
+            raise ValueError(
+                f"{name} = {given[name]!r} in the configuration, but samples of shape "
+                f"{tuple(event_shape)} need {value!r}: leave {name} out, or take other data"
+            )
+    return settled
 
 
 def count_parameters(network: nn.Module) -> int:

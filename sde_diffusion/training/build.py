@@ -84,15 +84,12 @@ def trainer_of(
 def denoiser_of(configuration: Configuration, data: Data) -> NetworkDenoiser:
     """The untrained model: [network], [schedule] and [model]."""
     place = configuration.place
+    network = build(configuration.network, data.event_shape, place("network"))
     try:
-        network = build(configuration.network, data.event_shape)
         check_fits(network, data)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{place('network')}: {error}") from error
-    try:
-        schedule = schedule_of(configuration.schedule)
     except ValueError as error:
-        raise ValueError(f"{place('schedule')}: {error}") from error
+        raise ValueError(f"{place('network')}: {error}") from error
+    schedule = schedule_of(configuration.schedule, place("schedule"))
     given = {"label": default_label(schedule), **configuration.model}
     taken = {"dtype": None, "device": None}
     return called(

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..extras import optional
 from ..names import look_up
-from ..options import called
+from ..options import made
 from .data import Data, Flipped
 from .digits import digits
 from .hugging_face import HuggingFaceData
@@ -46,14 +46,8 @@ def data_of(table: Mapping[str, Any], where: str = "data") -> Data:
         ValueError: no or an unknown kind, unknown or missing keys (with the nearest right one),
             values that the data refuse.
     """
-    if "kind" not in table:
-        raise ValueError(f"{where} lacks kind: one of {', '.join(SOURCES)}")
-    try:
-        source = look_up("kind of data", table["kind"], SOURCES)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
     flip = table.get("flip", False)
     if not isinstance(flip, bool):
         raise ValueError(f"{where}: flip = {flip!r}: give true or false")
-    data = called(where, source, {k: v for k, v in table.items() if k not in ("kind", "flip")})
+    data = made(where, {k: v for k, v in table.items() if k != "flip"}, SOURCES, ("flip",))
     return Flipped(data) if flip else data
