@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sde_diffusion.networks import Autoencoder, build_autoencoder
+from sde_diffusion.networks.autoencoder import pixels, squares
 from sde_diffusion.training import AutoencoderObjective, Batch
 from sde_diffusion.training.random import generator_at
 
@@ -29,6 +30,15 @@ def test_shapes_follow_the_strides(form):
     assert posterior.mean.shape == (3, form.get("latent", 4), 2, 3)
     assert (posterior.log_variance is None) == (not model.variational)
     assert model.decode(posterior.mean).shape == x.shape
+    nothing = model.encode(x[:0]).mean
+    assert nothing.shape == (0, *posterior.mean.shape[1:])
+    assert model.decode(nothing).shape == (0, *x.shape[1:])
+
+
+def test_squares_are_those_of_torch_and_back():
+    x = images(3, 2, 8, 12)
+    assert torch.equal(squares(x, 4), torch.nn.functional.pixel_unshuffle(x, 4))
+    assert torch.equal(pixels(squares(x, 4), 4), x)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from .blocks import Block, Double, Halve
 from .encoding import Autoencoding, Posterior
@@ -98,8 +97,8 @@ class Autoencoder(Autoencoding):
             generator=generator,
         )
         middle = lambda: [block(sizes[-1], sizes[-1], attends=one) for one in (attention, False)]
-        pixels = channels * patch**2
-        down: list[nn.Module] = [convolution(pixels, sizes[0], 3, generator)]
+        numbers = channels * patch**2  # of a square
+        down: list[nn.Module] = [convolution(numbers, sizes[0], 3, generator)]
         now = sizes[0]
         for level, size in enumerate(sizes):
             if level:
@@ -116,7 +115,7 @@ class Autoencoder(Autoencoding):
                 now = size
             if level:
                 up.append(Double(now, generator))
-        up.append(convolution(now, pixels, 3, generator))
+        up.append(convolution(now, numbers, 3, generator))
         self.encoder, self.decoder = nn.Sequential(*down), nn.Sequential(*up)
 
     def encode(self, x: Tensor) -> Posterior:
@@ -129,7 +128,7 @@ class Autoencoder(Autoencoding):
             x, self.channels, self.stride, f"this autoencoder divides sides by {self.stride}"
         )
         # In x's dtype, also where the layers compute in 16 bits: the divergence needs more.
-        h = self.encoder(pixel_unshuffle(x, self.patch).to(self._dtype)).to(x.dtype)
+        h = self.encoder(squares(x, self.patch).to(self._dtype)).to(x.dtype)
         return Posterior(*h.chunk(2, dim=1)) if self.variational else Posterior(h)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -143,7 +142,7 @@ class Autoencoder(Autoencoding):
                 f"latents of shape {tuple(z.shape)}, but this autoencoder decodes (batch, "
                 f"{self.latent}, height, width)"
             )
-        return pixel_shuffle(self.decoder(z.to(self._dtype)).to(z.dtype), self.patch)
+        return pixels(self.decoder(z.to(self._dtype)).to(z.dtype), self.patch)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -153,3 +152,22 @@ class Autoencoder(Autoencoding):
     def arguments_for(event_shape: Sequence[int]) -> dict[str, Any]:
         """The arguments of the constructor that the shape of the data settles."""
         return image_channels(event_shape)
+
+
+def squares(x: Tensor, side: int) -> Tensor:
+    """Images as squares, (n, C, H, W) -> (n, C side^2, H/side, W/side); of no image too.
+
+    torch's `pixel_unshuffle` and `pixel_shuffle` give an empty batch the wrong shape.
+    """
+    n, channels, height, width = x.shape
+    x = x.reshape(n, channels, height // side, side, width // side, side)
+    x = x.permute(0, 1, 3, 5, 2, 4)
+    return x.reshape(n, channels * side**2, height // side, width // side)
+
+
+def pixels(x: Tensor, side: int) -> Tensor:
+    """Squares as images, the inverse of `squares`."""
+    n, numbers, height, width = x.shape
+    x = x.reshape(n, numbers // side**2, side, side, height, width)
+    x = x.permute(0, 1, 4, 2, 5, 3)
+    return x.reshape(n, numbers // side**2, height * side, width * side)
