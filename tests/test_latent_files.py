@@ -5,6 +5,7 @@ import torch
 from latents import Rotation, autoencoder, images
 
 import sde_diffusion as sd
+from sde_diffusion.cli import main
 from sde_diffusion.latent import LatentDiffusion, LatentSpace
 from sde_diffusion.networks import ResidualMLP
 from sde_diffusion.training import AutoencoderObjective, DiffusionObjective, Trainer
@@ -97,6 +98,18 @@ def test_latents_of_another_autoencoder_are_refused(space, tmp_path, change):
     with pytest.raises(ValueError, match="another run"):
         trained_on(other, tmp_path, steps=3)
     assert LatentDiffusion.from_checkpoint(tmp_path, space).sample(1, steps=2).isfinite().all()
+
+
+def test_the_command_says_that_samples_are_latents(space, tmp_path, capsys):
+    trained_on(space, tmp_path / "run")
+    draw = ["sample", str(tmp_path / "run"), "--n", "2", "--steps", "2", "--out"]
+    assert main([*draw, str(tmp_path / "pictures")]) != 0  # three channels: not to be drawn as such
+    told = capsys.readouterr()
+    assert "LatentDiffusion.from_checkpoint" in told.out + told.err
+    assert not (tmp_path / "pictures").exists()
+    assert main([*draw, str(tmp_path / "z.npz")]) == 0
+    assert "LatentDiffusion.from_checkpoint" in capsys.readouterr().out
+    assert (tmp_path / "z.npz").exists()
 
 
 def test_files_of_another_kind_or_damaged(space, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..comparison.entries import options_of
+from ..latent.space import LATENTS
 from ..presets import PRESETS
 from ..progress import Progress
 from ..sample import find_solver, sample
@@ -22,6 +23,9 @@ from .outputs import Folder, Output, Whole, check_out
 DESCRIPTION = """Draw samples from a checkpoint of `train`, which holds all that is needed. A sample
 depends on the seed and on its number, not on --batch. A folder of pictures that was stopped
 (Ctrl-C) keeps those that are finished; the same command goes on from there."""
+TO_DECODE = """latents, and the checkpoint has no decoder. For pictures, in Python:
+    LatentDiffusion.from_checkpoint(CHECKPOINT, LatentSpace.load(FILE)).sample(N)
+with the file of the latent space that the network was trained on."""
 SEED_BITS = 32  # sample i of seed s has seed s 2^32 + i
 
 
@@ -75,6 +79,9 @@ def run(options: argparse.Namespace) -> int:
     solver, more = _solver(options.solver)
     model = load_model(options.checkpoint, options.average, device)
     check_out(options.out, model.event_shape)
+    latents = model.data.startswith(LATENTS)
+    if latents and options.out.suffix != ".npz":
+        raise ValueError(f"--out {options.out}: {model.about} makes no pictures but {TO_DECODE}")
     labels = _labels(options.classes, options.n, model)
     output = _output(options, model)
     try:
@@ -85,6 +92,8 @@ def run(options: argparse.Namespace) -> int:
         print("Stopped; nothing is written. With a folder as --out, finished samples are kept.")
         return 130
     print(f"{options.n} samples of {model.about}: {options.out}")
+    if latents:
+        print(f"They are {TO_DECODE}")
     return 0
 
 

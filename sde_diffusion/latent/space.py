@@ -31,6 +31,7 @@ from .data import Latents
 
 CONSTANT = 1e-6  # deviation over mean below which a channel varies by rounding only
 FORMAT = "sde_diffusion.latent_space/1"
+LATENTS = "latents"  # the first word of what `LatentSpace.describe` says
 
 
 class LatentSpace(nn.Module):
@@ -173,7 +174,7 @@ class LatentSpace(nn.Module):
     def describe(self) -> str:
         """What the latents are, with a digest of all that makes them: weights, shift and scale."""
         digest = digest_of(self.state_dict())
-        return f"latents {self.event_shape} of autoencoder {digest}"
+        return f"{LATENTS} {self.event_shape} of autoencoder {digest}"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write configuration, weights, shift and scale to one safetensors file, whole or not.

@@ -45,6 +45,7 @@ class LoadedModel:
         average: which average its weights are.
         averages: all that there are.
         path: the checkpoint.
+        data: what it was trained on, in the words of the data.
     """
 
     denoiser: NetworkDenoiser
@@ -56,6 +57,7 @@ class LoadedModel:
     average: str
     averages: tuple[str, ...]
     path: Path
+    data: str
 
     @property
     def about(self) -> str:
@@ -108,6 +110,7 @@ def load_model(
         name,
         tuple(header["averages"]),
         file,
+        header["configuration"]["data"],
     )
 
 
@@ -116,7 +119,11 @@ def load_denoiser(
     average: str | float | None = None,
     device: torch.device | str | None = None,
 ) -> NetworkDenoiser:
-    """The denoiser of a checkpoint of `Trainer`, with averaged weights: see `load_model`."""
+    """The denoiser of a checkpoint of `Trainer`, with averaged weights: see `load_model`.
+
+    Of a network of latents it is the denoiser of latents: `LatentDiffusion.from_checkpoint` has the
+    decoder with it.
+    """
     return load_model(path, average, device).denoiser
 
 
