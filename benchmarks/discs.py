@@ -1,17 +1,24 @@
-r"""Synthetic images whose law is known: one coloured disc on black, 64 x 64 pixels in [-1, 1].
+r"""Synthetic images whose law is known: one soft-edged coloured disc on black, in [-1, 1].
 
-A disc has a centre, uniform in [0.25, 0.75]^2, a radius, uniform in [0.1, 0.2], and a red, green
-and blue, each uniform in [0.3, 1], all independent; lengths are in units of the image's side. A
-pixel's coverage m is its distance to the edge in pixels plus 1/2, held within [0, 1].
+A disc has a centre, uniform in [0.25, 0.75]^2, a radius r, uniform in [0.1, 0.2], and a red, green
+and blue, each uniform in [0.3, 1], all independent; lengths are in units of the image's side. From
+full colour to black its edge takes a width e = 3/32, six of 64 pixels: at a distance d from the
+centre the coverage is m = (r - d)/e + 1/2, held within [0, 1].
 
-With b = (x + 1)/2, w the mean of b over the colours, p places and r the radius in pixels, the six
-numbers come back from an image x by
+With b = (x + 1)/2 at places p, w the mean of b over the colours, c the mean colour and h = e^2/12,
 
-    centre = sum w p / sum w,  pi r^3/(r - 1/3) = (sum w)^2/sum w^2,  colour = sum b / (pi r^2),
+    sum w = c pi (r^2 + h),    sum w^2 = c^2 pi (r^2 - e r/3 + h),    in units of area,
 
-where the 1/3 is due to the edge, sum m^2 = pi r^2 - pi r/3; solved for r up to order 1/r. Thus the
-law of generated images can be compared with the known one, and an image with the disc of its own
-six numbers: what that disc does not explain is no disc.
+because m is the probability that a disc of radius r + u, u uniform in [-e/2, e/2], covers p, and
+the smaller of two such u has mean -e/6 and mean square h. So the six numbers come back from x by
+
+    centre = sum w p / sum w,  (r^2 + h)^2/(r^2 - e r/3 + h) = (sum w)^2/(pi sum w^2),
+    colour = sum b / (pi (r^2 + h)),
+
+the middle one solved by iteration. The sums go over the pixels within 0.2 + e of the centre of the
+whole image, which hold every disc and leave out most of what is not one. Thus the law of generated
+images can be compared with the known one, and an image, the whole of it, with the disc of its own
+six numbers: what that does not explain is no disc.
 """
 
 from __future__ import annotations
@@ -26,6 +33,7 @@ from sde_diffusion.training import Batch, Data
 NAMES = ("centre x", "centre y", "radius", "red", "green", "blue")
 LOWEST = (0.25, 0.25, 0.1, 0.3, 0.3, 0.3)
 HIGHEST = (0.75, 0.75, 0.2, 1.0, 1.0, 1.0)
+EDGE = 3 / 32  # of the side
 
 
 def draw(count: int, seed: int = 0) -> Tensor:
@@ -37,9 +45,8 @@ def draw(count: int, seed: int = 0) -> Tensor:
 def render(numbers: Tensor, side: int = 64) -> Tensor:
     """Images of discs, (n, 6) -> (n, 3, side, side) in [-1, 1]."""
     place = (torch.arange(side) + 0.5) / side
-    x, y, radius = (numbers[:, i, None, None] for i in range(3))
-    distance = ((place - x).square() + (place[:, None] - y).square()).sqrt()
-    coverage = ((radius - distance) * side + 0.5).clamp(0, 1)
+    radius, distance = numbers[:, 2, None, None], _distances(place, numbers[:, 0], numbers[:, 1])
+    coverage = ((radius - distance) / EDGE + 0.5).clamp(0, 1)
     return 2 * numbers[:, 3:, None, None] * coverage[:, None] - 1
 
 
@@ -49,11 +56,30 @@ def read(images: Tensor) -> Tensor:
     weight = bright.mean(1)
     side = weight.shape[-1]
     place = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    total, squares = weight.sum((1, 2)), weight.square().sum((1, 2))
-    x, y = (weight.sum(axis) @ place / total for axis in (1, 2))
-    pixels = (total.square() / squares / math.pi - 1 / 12).sqrt() - 1 / 6
-    colours = bright.sum((2, 3)) / (math.pi * pixels.square())[:, None]
-    return torch.cat([torch.stack([x, y, pixels / side], 1), colours], 1)
+    distance = _distances(place, *_centre(weight, place))
+    near = distance <= HIGHEST[2] + EDGE
+    weight, bright = weight * near, bright * near[:, None]
+    total, squares = weight.mean((1, 2)), weight.square().mean((1, 2))
+    x, y = _centre(weight, place)
+    wanted, h = total.square() / squares / math.pi, EDGE**2 / 12
+    radius = wanted.sqrt()
+    for _ in range(
+        30
+    ):  # a contraction, by about EDGE/(6 radius): r^2 = A - h - A e r/(3 (r^2 + h))
+        radius = (wanted - h - wanted * EDGE * radius / (3 * (radius.square() + h))).sqrt()
+    colours = bright.mean((2, 3)) / (math.pi * (radius.square() + h))[:, None]
+    return torch.cat([torch.stack([x, y, radius], 1), colours], 1)
+
+
+def _centre(weight: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    total = weight.sum((1, 2))
+    return weight.sum(1) @ place / total, weight.sum(2) @ place / total
+
+
+def _distances(place: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Of each pixel from (x, y): (n,), (n,) -> (n, side, side)."""
+    across, down = place - x[:, None], place - y[:, None]
+    return (across.square()[:, None, :] + down.square()[:, :, None]).sqrt()
 
 
 def unexplained(images: Tensor) -> Tensor:

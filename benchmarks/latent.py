@@ -3,8 +3,8 @@
 python -m benchmarks.latent [digits] [discs] [disc-pixels] [--quick] [--output DIR]
 
 An autoencoder is trained, its latents are scaled to unit variance, a network is trained on them,
-and its samples are decoded. A network of the same kind is trained on the pixels, for about as long
-as autoencoder and latent network together. Seconds are of processor time, of all threads, and
+and its samples are decoded. Another network is trained on the pixels, for about as long as
+autoencoder and latent network together. Seconds are of processor time, of all threads, and
 beside them by the clock.
 
 Digits are judged by their distances to the held-out digits, discs by the law of the six numbers
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 import sde_diffusion as sd
 from sde_diffusion.extras import optional
 from sde_diffusion.files import write_atomic
-from sde_diffusion.networks import Autoencoder, DiT, ResidualMLP, count_parameters
+from sde_diffusion.networks import Autoencoder, DiT, ResidualMLP, UNet, count_parameters
 from sde_diffusion.training import AutoencoderObjective, DiffusionObjective, Objective, Trainer
 
 from .about import where_and_when
@@ -179,9 +179,9 @@ def measure_discs(quick: bool) -> tuple[Row, Pictures]:
     data, held_out = Discs(4096 // share, seed=1), Discs(count, seed=2)
     images = held_out.batch(torch.arange(count)).x
     model = Autoencoder(3, latent=4, width=64, multipliers=(1,), patch=8)
-    space, latents, encoding = train_latent(model, 0.002, data, 1000 // share, 16)
-    small = DiT(space.event_shape[0], patch=2, width=128, depth=4)
-    denoiser, on_latents = train_denoiser(small, latents, 600 // share, 64)
+    space, latents, encoding = train_latent(model, 0.01, data, 2400 // share, 16)
+    network = UNet(space.event_shape[0], width=32, multipliers=(1, 2), blocks=1)
+    denoiser, on_latents = train_denoiser(network, latents, 2200 // share, 32)
     encoding["error"] = {"held out": errors(space, images)}
     latent = sd.LatentDiffusion(denoiser, space)
     sources: dict[str, Callable[[], Tensor]] = {
@@ -200,7 +200,7 @@ def measure_discs(quick: bool) -> tuple[Row, Pictures]:
 
 
 def measure_disc_pixels(quick: bool) -> tuple[Row, Pictures]:
-    """The discs without an autoencoder: the same transformer, on squares of 16 x 16 pixels."""
+    """The discs without an autoencoder: a transformer of squares of 16 x 16 pixels."""
     share = 20 if quick else 1
     count = 128 if quick else 1000
     data = Discs(4096 // share, seed=1)
