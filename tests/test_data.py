@@ -81,6 +81,7 @@ def test_tensors_pairs_and_arrays():
         (torch.tensor([[0.0], [torch.nan]]), ValueError, "sample 1 is not"),
         ((torch.ones(3, 1), torch.arange(2)), ValueError, "2 conditions for 3 samples"),
         ((torch.ones(2, 1), torch.tensor([0, -1])), ValueError, "a class label is -1"),
+        ((torch.ones(2, 1), torch.tensor([0, 10**12])), ValueError, "fewer than 1,000,000; number"),
         ((torch.ones(2, 1), torch.tensor([0.0, 1.0])), TypeError, "integers of shape"),
         ((torch.ones(2, 1), torch.ones(2, 3).long()), TypeError, "integers of shape"),
         ((torch.ones(2, 1), torch.tensor([True, False])), TypeError, "torch.bool"),
@@ -160,7 +161,7 @@ def test_numpy_files_that_are_refused(tmp_path):
         (("two.npz", "images", "label"), ValueError, "did you mean 'labels'"),
         (("whole.npy",), TypeError, "int32"),
         (("whole.npy", "images"), ValueError, "leave out x"),
-        (("objects.npy",), ValueError, "numpy file of numbers"),
+        (("objects.npy",), ValueError, "holds objects"),
         (("text.npy",), ValueError, "damaged"),
     ):
         with pytest.raises(error, match=message):

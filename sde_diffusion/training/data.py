@@ -19,6 +19,7 @@ from .batch import Batch
 UNIT = (-1.0, 1.0)  # range of images
 SLACK = 1e-5  # of a range's width: what rounding may add
 PROBED = 256  # samples that a digest of large data looks at
+MOST_CLASSES = 10**6  # beyond it a label is a number of something else
 
 
 class Data(ABC):
@@ -52,7 +53,37 @@ class Data(ABC):
         """What the data are, with a digest: the same text for the same data."""
 
 
-class TensorData(Data):
+class Stored(Data):
+    """Samples kept somewhere: a subclass says how to read some, the rest is done here.
+
+    Attributes:
+        source: what an error calls them, when values are checked as they are read; None: they
+            are checked already, or cannot be wrong.
+        context: the conditions of all samples, or None.
+    """
+
+    source: str | None = None
+    context: Tensor | None = None
+
+    @abstractmethod
+    def samples(self, indices: Tensor) -> Tensor:
+        """The samples of these numbers, shape (batch, *event)."""
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+        x = self.samples(indices)
+        if self.source is not None:
+            check_values(x, self.range, self.source, indices)
+        if self.context is None:
+            return Batch(x, None)
+        return Batch(x, self.context[indices.to(self.context.device)])
+
+    def _take_context(self, context: Tensor | None) -> None:
+        """Check and keep the conditions; `len` must be known."""
+        self.context = None if context is None else checked_context(context, len(self))
+        self.classes = class_count(self.context)
+
+
+class TensorData(Stored):
     """Samples in memory.
 
     Args:
@@ -84,15 +115,13 @@ class TensorData(Data):
             )
         self.x, self.event_shape, self.range = x.detach(), tuple(x.shape[1:]), checked_range(range)
         check_values(self.x, self.range, "data")
-        self.context = None if context is None else checked_context(context, len(x))
-        self.classes = class_count(self.context)
+        self._take_context(context)
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
-        chosen = indices.to(self.x.device)
-        return Batch(self.x[chosen], None if self.context is None else self.context[chosen])
+    def samples(self, indices: Tensor) -> Tensor:
+        return self.x[indices.to(self.x.device)]
 
     def describe(self) -> str:
         tensors = {"data": self.x}
@@ -185,11 +214,21 @@ def checked_range(range: tuple[float, float] | None) -> tuple[float, float] | No
     return low, high
 
 
-def check_values(x: Tensor, range: tuple[float, float] | None, what: str) -> None:
-    """ValueError unless every value is finite and within the range."""
+def check_values(
+    x: Tensor, range: tuple[float, float] | None, what: str, numbers: Tensor | None = None
+) -> None:
+    """ValueError unless every value is finite and within the range.
+
+    Args:
+        x: samples, shape (batch, *event).
+        range: (lowest, highest) value allowed; None: any finite value.
+        what: whose values they are.
+        numbers: of the samples, shape (batch,); default: 0, 1, 2, ..
+    """
     low, high = (float(end) for end in torch.aminmax(x)) if x.numel() else (0.0, 0.0)
     if not (np.isfinite(low) and np.isfinite(high)):
-        where = int((~x.flatten(1).isfinite()).any(1).nonzero()[0]) if x.ndim > 1 else 0
+        where = int((~x.reshape(len(x), -1).isfinite()).any(1).nonzero()[0])
+        where = where if numbers is None else int(numbers[where])
         raise ValueError(f"{what} must be finite, but sample {where} is not: remove it or mend it")
     if range is None:
         return
@@ -231,6 +270,11 @@ def checked_context(context: Tensor, count: int) -> Tensor:
         return context
     if int(context.min()) < 0:
         raise ValueError(f"a class label is {int(context.min())}: labels are 0, 1, 2, ..")
+    if int(context.max()) >= MOST_CLASSES:
+        raise ValueError(
+            f"a class label is {int(context.max())}: labels number the classes 0, 1, 2, .., fewer "
+            f"than {MOST_CLASSES:,}; number them anew, as by np.unique(labels, return_inverse=True)"
+        )
     return context.long()
 
 

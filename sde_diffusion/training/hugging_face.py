@@ -9,21 +9,11 @@ import torch
 from torch import Tensor
 
 from ..names import unknown
-from .batch import Batch
-from .data import (
-    UNIT,
-    Data,
-    check_values,
-    checked_context,
-    checked_range,
-    class_count,
-    from_bytes,
-    probe,
-)
+from .data import UNIT, Stored, checked_range, from_bytes, probe
 from .images import check_form, to_pixels
 
 
-class HuggingFaceData(Data):
+class HuggingFaceData(Stored):
     """A `datasets.Dataset`, read as it is asked for.
 
     Args:
@@ -69,27 +59,19 @@ class HuggingFaceData(Data):
                 raise ValueError(f"column {x!r} holds pictures: say their size, as size=32")
             check_form(size, channels)
         self.range = checked_range(UNIT if self._pictures else range)
-        self.context: Tensor | None = None
-        if labels is not None:
-            self.context = checked_context(torch.tensor(dataset[labels][:]), len(dataset))
-        self.classes = class_count(self.context)
-        self.event_shape = tuple(self._samples([0]).shape[1:])
+        self.source = None if self._pictures else f"column {x!r}"
+        self._take_context(None if labels is None else torch.tensor(dataset[labels][:]))
+        self.event_shape = tuple(self.samples(torch.tensor([0])).shape[1:])
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
-        x = self._samples(indices.tolist())
-        return Batch(x, None if self.context is None else self.context[indices.cpu()])
-
-    def _samples(self, indices: list[int]) -> Tensor:
-        column = self.dataset[indices][self.x]
+    def samples(self, indices: Tensor) -> Tensor:
+        column = self.dataset[indices.tolist()][self.x]
         if self._pictures and self.size is not None:
             pixels = [to_pixels(image, self.size, self.channels) for image in column]
             return from_bytes(torch.from_numpy(np.stack(pixels)))
-        x = torch.tensor(column, dtype=torch.float32)
-        check_values(x, self.range, f"column {self.x!r}")
-        return x
+        return torch.tensor(column, dtype=torch.float32)
 
     def describe(self) -> str:
         return f"data set of {len(self)}, {self.event_shape}, digest {probe(self)}"

@@ -12,19 +12,23 @@ import torch
 from torch import Tensor
 
 from ..extras import optional
-from .batch import Batch
-from .data import UNIT, Data, from_bytes
-from .images import check_form, to_pixels
+from ..progress import Progress
+from .data import UNIT, Stored, from_bytes
+from .images import check_depth, check_form, to_pixels
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 HELD = 2**30  # bytes of decoded pixels that are kept in memory
+AT_ONCE = 1024  # files looked at between two words of progress
+CURE = "remove it; if a run with it is to go on, put a good picture of the same name in its place"
 
 
-class ImageFolder(Data):
+class ImageFolder(Stored):
     """Pictures in a folder and its subfolders, in [-1, 1].
 
-    Each is resized, its shorter side to `size`, and cut to the middle square. What was decoded is
-    kept as bytes, if all of it fits into a gibibyte; a batch is decoded by several threads.
+    Each is resized, its shorter side to `size`, and cut to the middle square; what is transparent
+    shows white. All files are looked at once, before anything is trained on them: their headers,
+    and their checksums where the format has them. What was decoded is kept as bytes, if all of it
+    fits into a gibibyte; a batch is decoded by several threads.
 
     Args:
         path: the folder, searched to any depth for pictures, by their suffix.
@@ -36,7 +40,8 @@ class ImageFolder(Data):
 
     Raises:
         NotADirectoryError: no such folder.
-        ValueError: no pictures in it; with labels, one that is in no subfolder.
+        ValueError: no pictures in it, or a file that is none; with labels, one that is in no
+            subfolder; no thread.
         ImportError: without pillow.
     """
 
@@ -49,6 +54,8 @@ class ImageFolder(Data):
         threads: int = 4,
     ) -> None:
         check_form(size, channels)
+        if type(threads) is not int or threads < 1:
+            raise ValueError(f"threads = {threads!r}: give a whole number, at least 1")
         optional("PIL.Image", "pictures")
         self.path, self.size, self.channels = Path(path), size, channels
         if not self.path.is_dir():
@@ -60,11 +67,12 @@ class ImageFolder(Data):
             raise ValueError(f"{path} holds no pictures ({known}), nor do its subfolders")
         self.event_shape, self.range = (channels, size, size), UNIT
         self.names: tuple[str, ...] = ()
-        self.context: Tensor | None = None
+        context: Tensor | None = None
         if labels:
-            self.names, self.context = self._classes()
-        self.classes = len(self.names) if labels else None
+            self.names, context = self._classes()
+        self._take_context(context)
         self._pool = ThreadPoolExecutor(threads)
+        self._look_at_all()
         self._held: Tensor | None = None
         if len(self.files) * channels * size * size <= HELD:
             self._held = torch.empty((len(self.files), *self.event_shape), dtype=torch.uint8)
@@ -84,16 +92,32 @@ class ImageFolder(Data):
     def __len__(self) -> int:
         return len(self.files)
 
-    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+    def _look_at_all(self) -> None:
+        """ValueError, naming them, if files are no pictures: now, not in the middle of a run."""
+        wrong: list[tuple[Path, str]] = []
+        with Progress(len(self.files)) as progress:
+            for start in range(0, len(self.files), AT_ONCE):
+                some = self.files[start : start + AT_ONCE]
+                found = zip(some, self._pool.map(_fault, some), strict=True)
+                wrong += [(file, fault) for file, fault in found if fault]
+                progress.advance(len(some), f"looking at the pictures in {self.path}")
+        if wrong:
+            file, fault = wrong[0]
+            others = ", ".join(other.name for other, _ in wrong[1:5])
+            more = f" (and {len(wrong) - 1} more: {others}{', ..' * (len(wrong) > 5)})"
+            raise ValueError(
+                f"{file} is no picture to train on: {fault}{more if others else ''}; {CURE}"
+            )
+
+    def samples(self, indices: Tensor) -> Tensor:
         chosen = indices.cpu()
-        context = None if self.context is None else self.context[chosen]
         if self._held is None:
-            return Batch(from_bytes(self._decode(chosen)), context)
+            return from_bytes(self._decode(chosen))
         missing = chosen[~self._known[chosen]].unique()
         if len(missing):
             self._held[missing] = self._decode(missing)
             self._known[missing] = True
-        return Batch(from_bytes(self._held[chosen]), context)
+        return from_bytes(self._held[chosen])
 
     def _decode(self, indices: Tensor) -> Tensor:
         pixels = list(self._pool.map(self._read, (self.files[i] for i in indices.tolist())))
@@ -104,15 +128,25 @@ class ImageFolder(Data):
             with optional("PIL.Image", "pictures").open(file) as image:
                 return to_pixels(image, self.size, self.channels)
         except Exception as error:  # what pillow says of a damaged file has many types
-            raise ValueError(f"{file} is no picture to train on: {error}; remove it") from error
+            raise ValueError(f"{file} is no picture to train on: {error}; {CURE}") from error
 
     def describe(self) -> str:
         total = hashlib.blake2b(digest_size=16)
         for file in self.files:
-            name = file.relative_to(self.path).as_posix()
-            total.update(f"{name} {file.stat().st_size}\n".encode())
+            total.update(f"{file.relative_to(self.path).as_posix()}\n".encode())
         classes = f", {self.classes} classes" if self.classes else ""
         return (
-            f"{len(self)} pictures, {self.event_shape}{classes}, digest of names and sizes "
+            f"{len(self)} pictures, {self.event_shape}{classes}, digest of their names "
             f"{total.hexdigest()}"
         )
+
+
+def _fault(file: Path) -> str:
+    """What is wrong with a picture, as far as it shows without decoding it; "": nothing."""
+    try:
+        with optional("PIL.Image", "pictures").open(file) as image:
+            check_depth(image)
+            image.verify()
+    except Exception as error:  # what pillow says of a damaged file has many types
+        return str(error) or type(error).__name__
+    return ""

@@ -10,22 +10,13 @@ import torch
 from torch import Tensor
 
 from ..names import unknown
-from .batch import Batch
-from .data import (
-    UNIT,
-    Data,
-    check_values,
-    checked_context,
-    checked_range,
-    class_count,
-    from_bytes,
-    probe,
-)
+from .data import UNIT, Stored, checked_range, from_bytes, probe
 
 Array = np.ndarray
+CHANNELS = (1, 3, 4)  # of images
 
 
-class NumpyData(Data):
+class NumpyData(Stored):
     """Samples of a .npy file (mapped into memory) or of a .npz archive (read whole).
 
     Bytes (uint8) are pixels and become x / 127.5 - 1; floating-point values stay as they are, in
@@ -37,12 +28,14 @@ class NumpyData(Data):
         labels: the conditions: a name in the archive, or beside a .npy file another .npy file.
         range: (lowest, highest) value allowed, checked as it is read; default (-1, 1) for
             bytes, else none.
-        channels_last: whether images are (n, height, width, channels) and must be turned.
+        channels_last: whether images are (n, height, width, channels) and must be turned; must
+            be said, True or False, where the shape looks like it.
 
     Raises:
         FileNotFoundError: no such file.
         TypeError: neither uint8 nor floating point.
-        ValueError: another kind of file, an unknown name, or values outside the range.
+        ValueError: another kind of file, an unknown name, values outside the range, or images
+            that seem to have their channels last.
     """
 
     def __init__(
@@ -51,9 +44,9 @@ class NumpyData(Data):
         x: str | None = None,
         labels: str | os.PathLike[str] | None = None,
         range: tuple[float, float] | None = None,
-        channels_last: bool = False,
+        channels_last: bool | None = None,
     ) -> None:
-        self.path, self.channels_last = Path(path), channels_last
+        self.path, self.channels_last, self.source = Path(path), bool(channels_last), str(path)
         self._x, context = _arrays(self.path, x, labels)
         kind = self._x.dtype
         if kind != np.uint8 and kind.kind != "f":
@@ -67,21 +60,23 @@ class NumpyData(Data):
             raise ValueError(f"{path} has shape {self._x.shape}: give one sample or more")
         if channels_last and len(shape) != 3:
             raise ValueError(f"channels_last needs (n, height, width, channels), not (n, *{shape})")
+        turned = len(shape) == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS
+        if turned and channels_last is None:
+            raise ValueError(
+                f"{path} has shape {self._x.shape}, which reads as {shape[0]} channels of "
+                f"{shape[1]} x {shape[2]} pixels: say channels_last = true if these are images (n, "
+                "height, width, channels), channels_last = false if they are not"
+            )
         self.event_shape = (shape[2], *shape[:2]) if channels_last else shape
-        self.context: Tensor | None = None
-        if context is not None:
-            self.context = checked_context(torch.from_numpy(np.array(context)), len(self._x))
-        self.classes = class_count(self.context)
+        self._take_context(None if context is None else torch.from_numpy(np.array(context)))
 
     def __len__(self) -> int:
         return len(self._x)
 
-    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+    def samples(self, indices: Tensor) -> Tensor:
         x = torch.from_numpy(self._x[indices.cpu().numpy()])  # a copy, read now
         x = from_bytes(x) if x.dtype is torch.uint8 else x.float()
-        check_values(x, self.range, str(self.path))
-        x = x.movedim(-1, 1).contiguous() if self.channels_last else x
-        return Batch(x, None if self.context is None else self.context[indices.cpu()])
+        return x.movedim(-1, 1).contiguous() if self.channels_last else x
 
     def describe(self) -> str:
         return f"{self._x.dtype} {tuple(self._x.shape)}, digest {probe(self)}"
@@ -117,6 +112,12 @@ def _load(path: Path) -> Array | dict[str, Array]:
         if path.suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False)
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:  # what numpy says of a damaged file has many types
-        raise ValueError(f"{path} is damaged or no numpy file of numbers ({error})") from error
+            found = {name: archive[name] for name in archive.files}
+    except PermissionError:
+        raise
+    except Exception:  # what numpy says of a damaged file has many types, and bad advice
+        raise ValueError(
+            f"{path} is damaged, or holds objects, which are not loaded: save it again as an array "
+            "of numbers, np.save(path, np.asarray(x, dtype=np.float32)), in an archive np.savez"
+        ) from None
+    return {name: value for name, value in found.items() if isinstance(value, Array)}
