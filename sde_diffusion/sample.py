@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,12 +85,11 @@ def sample(
             "NetworkDenoiser(network, schedule, prediction='noise')"
         )
     schedule = denoiser.schedule
-    if isinstance(solver, os.PathLike) or (isinstance(solver, str) and solver.endswith(".json")):
-        solver = Plan.load(solver)
+    solver = load_plan(solver)
     if isinstance(solver, Plan):
         solver.check_schedule(schedule)
     method = find_solver(solver)
-    _check_options(method, options)
+    check_options(method, options)
     given = not (isinstance(times, str) and times == "default")
     usual = isinstance(solver, str) and solver == "default" and not given and not options
     if isinstance(method, Preset) and not given:
@@ -142,6 +141,15 @@ def sample(
     return run(plan, denoiser, x, noise=noise, callback=callback, progress=progress)
 
 
+def load_plan(
+    solver: str | os.PathLike[str] | Plan | Callable[..., Plan],
+) -> str | Plan | Callable[..., Plan]:
+    """The plan in a file, where a file is given; what else is given as it is."""
+    if isinstance(solver, os.PathLike) or (isinstance(solver, str) and solver.endswith(".json")):
+        return Plan.load(solver)
+    return solver
+
+
 def find_solver(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
     """The function that a solver's name stands for; ValueError with the nearest right one."""
     if isinstance(solver, str):
@@ -160,7 +168,14 @@ def find_solver(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
     return solver
 
 
-def _check_options(method: Callable[..., Any], options: dict[str, Any]) -> None:
+def check_options(method: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """TypeError for an option that a solver does not have, or without one that it needs."""
+    if method is analytic_dpm and "moments" not in options:
+        raise TypeError(
+            "analytic_dpm needs moments, as measure_moments(denoiser, data, times) returns them. "
+            "Where only names can be given, give the file of a plan that was made with them: "
+            'analytic_dpm(schedule, times, moments).save("plan.json"), solver "plan.json"'
+        )
     parameters = inspect.signature(method).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return

@@ -119,6 +119,42 @@ def test_a_learned_schedule_comes_with_the_checkpoint(folder):
     assert main(["sample", "run", "--n", "2", "--steps", "2"]) == 0
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 8, 8), (2, 8, 8)], ids=str)
+def test_what_has_no_picture_is_trained_too(folder, shape, capsys):
+    """Vectors, latents, images of another number of channels: said once, then trained."""
+    np.save("x.npy", np.random.default_rng(0).standard_normal((20, *shape)).astype(np.float32))
+    tables = {name: TABLES[name] for name in ("schedule", "training", "samples")}
+    network = {"kind": "mlp", "width": 8, "depth": 1}
+    write({**tables, "data": {"kind": "numpy", "path": "x.npy"}, "network": network})
+    assert main(["train", "run.json"]) == 0
+    told = capsys.readouterr()
+    assert told.err.count(f"no pictures are drawn as it goes: samples of shape {shape} are") == 1
+    assert "sde-diffusion sample run --out samples.npz" in told.out
+    assert not (folder / "run" / "samples").exists()
+    assert main(["sample", "run", "--n", "3", "--steps", "2", "--out", "made.npz"]) == 0
+    assert np.load("made.npz")["samples"].shape == (3, *shape)
+    for out in ("made.png", "made"):
+        assert main(["sample", "run", "--out", out]) == 1
+        assert f"samples of shape {shape} are no pictures; give a file .npz" in (
+            capsys.readouterr().err
+        )
+
+
+def test_as_many_samples_of_each_class(folder, trained):
+    """The usual number is a multiple of the classes, and each class stands in its column."""
+    assert main(["sample", str(trained), "--steps", "1", "--out", "x.npz"]) == 0
+    labels = np.load("x.npz")["labels"]
+    assert np.bincount(labels).tolist() == [6] * 10
+    assert main(["sample", str(trained), "--steps", "1", "--out", "x.png"]) == 0
+    width, height = Image.open("x.png").size
+    assert (width // 8, height // 8) == (10 * 9 - 1, 6 * 9 - 1)
+    write(TABLES, samples={"n": None}, training={"steps": 1})
+    assert main(["train", "run.json"]) == 0
+    assert Image.open("run/samples/step-000000001.png").size == (width, height)
+    assert main(["sample", str(trained), "--steps", "1", "--class", "3,5", "--out", "x.npz"]) == 0
+    assert np.load("x.npz")["labels"].tolist() == [3, 5] * 32
+
+
 def test_without_a_class(folder, trained, capsys):
     """A model that never went without one is not asked to."""
     ask = ["--n", "2", "--steps", "2", "--out", "x.npz"]
@@ -300,6 +336,13 @@ def test_examples_run(folder, name, capsys):
         ({"training": {"steps": 2.5}}, "steps = 2.5: give a whole number"),
         ({"training": {"ema": 0.1}}, "ema = 0.1: give a list of numbers or tables\n"),
         ({"samples": {"stepz": 2}}, "did you mean 'steps'"),
+        ({"samples": {"n": -1}}, "run.json: [samples]: n = -1: give at least 1"),
+        ({"samples": {"n": 0}}, "run.json: [samples]: n = 0"),
+        ({"samples": {"steps": 0}}, "run.json: [samples]: steps = 0"),
+        ({"samples": {"seed": -1}}, "run.json: [samples]: seed -1 must"),
+        ({"samples": {"solver": "dimm"}}, "[samples]: unknown solver 'dimm'; did you mean 'ddim'"),
+        ({"samples": {"solver": "analytic_dpm"}}, "[samples]: analytic_dpm needs moments"),
+        ({"samples": {"solver": "no.json"}}, "no.json: there is no such file of a plan"),
         ({"smaples": {"steps": 2}}, "did you mean 'samples'"),
     ],
 )
@@ -337,6 +380,9 @@ def test_errors_of_train(folder, capsys, arguments, message):
         (["--solver", "dimm"], "did you mean 'ddim'"),
         (["--solver", "ddim ets=1"], "did you mean 'eta'"),
         (["--solver", "none.json"], "none.json: there is no such file of a plan"),
+        (["--solver", "analytic_dpm"], "analytic_dpm needs moments"),
+        (["--solver", "torchdiffeq", "--steps", "3"], "leave out --steps; as --solver 'torchdi"),
+        (["--steps", "0"], "--steps 0 must be at least 1"),
         (["--times", "unifrom"], "did you mean 'uniform'"),
         (["--out", "no/x.npz"], "there is no folder no"),
         (["--out", "x.jpg"], "give a file .npz or .png, or a folder"),
@@ -346,7 +392,7 @@ def test_errors_of_train(folder, capsys, arguments, message):
 def test_errors_of_sample(folder, trained, capsys, arguments, message):
     assert main(["sample", str(trained), *arguments]) == 1
     assert message in capsys.readouterr().err
-    assert not (folder / "samples.npz").exists()
+    assert sorted(file.name for file in folder.iterdir()) == ["run.json"]
 
 
 def test_checkpoints_that_are_refused(folder, trained, capsys):

@@ -66,6 +66,7 @@ def test_settings_change_a_copy():
         ("training.steps", "write table.key=value"),
         ("training.=5", "write table.key=value"),
         ("trainig.steps=5", "did you mean 'training'"),
+        ("training.steps.x=3", r"'training.steps.x=3': steps = 2 is no table"),
     ],
 )
 def test_settings_that_are_refused(setting, message):

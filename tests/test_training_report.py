@@ -11,7 +11,7 @@ from runs import Quadratic, fit, gaussian_data
 from runs import objective as plain
 
 from sde_diffusion.training import Losses
-from sde_diffusion.training.pictures import picture
+from sde_diffusion.training.pictures import columns, has_picture, picture, usual_count
 from sde_diffusion.training.record import NAMES, Record
 
 
@@ -113,8 +113,25 @@ def test_a_grid_shows_every_pixel_once():
     assert points.std() > 0
 
 
+@pytest.mark.parametrize(
+    ("count", "classes", "shape"),
+    [(9, None, (3, 3)), (60, 10, (6, 10)), (64, 2, (8, 8)), (63, 3, (7, 9)), (5, 10, (2, 3))],
+)
+def test_classes_stand_in_columns(count, classes, shape):
+    """Sample i is as bright as its class: where rows are whole, each column has one brightness."""
+    x = torch.arange(count) % (classes or count)
+    x = (x / x.max() * 2 - 1)[:, None, None, None].expand(-1, 1, 64, 64)
+    drawn = np.asarray(Image.open(io.BytesIO(picture(x, (-1, 1), classes))))
+    places = drawn[32::65, 32::65]
+    assert places.shape == shape
+    one = bool((places == places[0]).all())
+    assert one == (classes is not None and 2 * classes <= count)
+    assert classes is None or columns(usual_count(classes), classes) % classes == 0
+
+
 def test_what_has_no_picture_is_refused():
     for x in (torch.zeros(4), torch.zeros(4, 3), torch.zeros(2, 2, 8, 8), torch.zeros(0, 2)):
+        assert not (len(x) and has_picture(x.shape[1:]))
         with pytest.raises(ValueError, match=r"have no picture: give images"):
             picture(x)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..extras import optional
 from ..files import write_atomic
-from ..training.pictures import picture
+from ..training.pictures import has_picture, picture
 
 Span = tuple[float, float]
 ABOUT = "samples.json"  # in a folder of pictures: what they are
@@ -42,10 +42,11 @@ class Whole(Output):
     Args:
         path: .npz (`samples` and, for classes, `labels`) or .png.
         span: values shown as black and white.
+        turns: classes that take turns.
     """
 
-    def __init__(self, path: Path, span: Span | None) -> None:
-        self.path, self.span = path, span
+    def __init__(self, path: Path, span: Span | None, turns: int | None) -> None:
+        self.path, self.span, self.turns = path, span, turns
         self.parts: list[Tensor] = []
 
     def add(self, numbers: list[int], x: Tensor) -> None:
@@ -54,7 +55,7 @@ class Whole(Output):
     def finish(self, labels: Tensor | None) -> None:
         x = torch.cat(self.parts)
         if self.path.suffix == ".png":
-            write_atomic(self.path, picture(x, self.span))
+            write_atomic(self.path, picture(x, self.span, self.turns))
             return
         file = io.BytesIO()
         if labels is None:
@@ -121,8 +122,8 @@ def check_out(path: Path, event_shape: tuple[int, ...]) -> None:
         raise ValueError(f"--out {path} is a folder: give the name of a file in it")
     if not path.suffix and path.is_file():
         raise ValueError(f"--out {path} is a file: give another name for a folder")
-    images = len(event_shape) == 3 and event_shape[0] in (1, 3)
-    shown = images or (path.suffix == ".png" and event_shape == (2,))
+    alone = len(event_shape) == 3  # points are drawn together only
+    shown = has_picture(event_shape) and (path.suffix == ".png" or alone)
     if path.suffix != ".npz" and not shown:
         raise ValueError(
             f"--out {path}: samples of shape {event_shape} are no pictures; give a file .npz"

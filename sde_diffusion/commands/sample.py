@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..adaptive import ADAPTIVE, FIXED_STEPS
 from ..comparison.entries import options_of
 from ..latent.space import LATENTS
 from ..presets import PRESETS
 from ..progress import Progress
-from ..sample import find_solver, sample
+from ..sample import check_options, find_solver, load_plan, sample
 from ..store import digest
 from ..training.load import LoadedModel, load_model
+from ..training.pictures import usual_count
 from ..weights import digest_of
 from .arguments import check_device
 from .outputs import Folder, Output, Whole, check_out
@@ -36,7 +39,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     option = parser.add_argument
     option("checkpoint", type=Path, help="of `train`, or its folder: then the latest in it")
-    option("--n", type=int, default=64, help="samples (default 64)")
+    option("--n", type=int, help="samples (default: about 64, as many of each class)")
     option(
         "--out",
         type=Path,
@@ -69,21 +72,25 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draw, write, and say where."""
-    for name in ("n", "batch"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} {getattr(options, name)} must be at least 1")
+    for name in ("n", "steps", "batch"):
+        number = getattr(options, name)
+        if number is not None and number < 1:
+            raise ValueError(f"--{name} {number} must be at least 1")
     if not 0 <= options.seed < 2**31:
         raise ValueError(f"--seed {options.seed} must lie in [0, 2^31)")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)
-    solver, more = _solver(options.solver)
+    solver, more = _solver(options)
     model = load_model(options.checkpoint, options.average, device)
-    check_out(options.out, model.event_shape)
     latents = model.data.startswith(LATENTS)
     if latents and options.out.suffix != ".npz":
         raise ValueError(f"--out {options.out}: {model.about} makes no pictures but {TO_DECODE}")
-    labels = _labels(options.classes, options.n, model)
-    output = _output(options, model)
+    check_out(options.out, model.event_shape)
+    classes = _classes(options.classes, model)
+    turns = None if classes is None else len(classes)
+    options.n = usual_count(turns) if options.n is None else options.n
+    labels = None if classes is None else torch.tensor(classes).repeat(options.n)[: options.n]
+    output = _output(options, model, turns)
     try:
         _draw(options, model, labels, output, solver, more)
     except KeyboardInterrupt:
@@ -125,16 +132,33 @@ def _draw(
     output.finish(labels)
 
 
-def _solver(text: str) -> tuple[str, dict[str, Any]]:
-    """A solver's name or a plan's file, and the options after it."""
+def _solver(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """A solver's name or a plan's file, and the options after it.
+
+    Raises:
+        TypeError, ValueError: unknown names, or a solver that needs what is not given, or does not
+            take what is.
+    """
+    text: str = options.solver
     name, *words = text.split() or [""]
-    if text in PRESETS or text == "default" or name.endswith(".json") or not words:
-        return text, {}
-    return name, options_of(name, find_solver(name), words)
+    if text in PRESETS or text.endswith(".json"):
+        name, words = text, []
+    method = find_solver(load_plan(name))
+    more = options_of(name, method, words)
+    check_options(method, more)
+    if name.endswith(".json") and (options.steps is not None or options.times != "default"):
+        raise ValueError(f"--solver {name} has its own times: leave out --steps and --times")
+    own_steps = method in ADAPTIVE.values() and more.get("method") not in FIXED_STEPS
+    if own_steps and options.steps is not None:
+        raise ValueError(
+            f"--solver {name} chooses its own steps, as many as its tolerances ask for: leave out "
+            f"--steps; as --solver '{name} rtol=1e-4'"
+        )
+    return name, more
 
 
-def _labels(text: str | None, n: int, model: LoadedModel) -> Tensor | None:
-    """The class of each sample; None: without condition."""
+def _classes(text: str | None, model: LoadedModel) -> Sequence[int] | None:
+    """The classes that take turns; None: without condition."""
     if model.classes is None:
         if text not in (None, "none"):
             raise ValueError(f"--class {text}: {model.about} was trained without classes")
@@ -153,12 +177,12 @@ def _labels(text: str | None, n: int, model: LoadedModel) -> Tensor | None:
     wrong = next((c for c in chosen if not 0 <= c < model.classes), None)
     if wrong is not None:
         raise ValueError(f"--class {wrong}: the classes are 0 to {model.classes - 1}")
-    return torch.tensor([chosen[i % len(chosen)] for i in range(n)])
+    return chosen
 
 
-def _output(options: argparse.Namespace, model: LoadedModel) -> Output:
+def _output(options: argparse.Namespace, model: LoadedModel, turns: int | None) -> Output:
     if options.out.suffix:
-        return Whole(options.out, model.range)
+        return Whole(options.out, model.range, turns)
     assert isinstance(model.denoiser.network, nn.Module)
     is_file = options.solver.endswith(".json")
     about = {

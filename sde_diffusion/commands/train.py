@@ -10,6 +10,7 @@ from ..names import look_up
 from ..training.build import trainer_of
 from ..training.checkpoint import latest
 from ..training.config import read_configuration
+from ..training.pictures import has_picture
 from ..training.processes import is_first
 
 DESCRIPTION = """Train the model of a configuration. A run that is stopped (Ctrl-C, or killed) keeps
@@ -66,9 +67,11 @@ def run(options: argparse.Namespace) -> int:
     folder = Path(folder or options.config.with_suffix(""))
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give another one, --folder")
-    result = trainer_of(configuration, folder, progress=True).train()
+    trainer = trainer_of(configuration, folder, progress=True)
+    result = trainer.train()
     if not is_first():
         return 0
     print(f"step {result.step}, loss {float(result.losses[-100:].mean()):.4g}: {latest(folder)}")
-    print(f"Samples from it:\n    sde-diffusion sample {folder} --n 64 --out samples.png")
+    out = "samples.png" if has_picture(trainer.options.data.event_shape) else "samples.npz"
+    print(f"Samples from it:\n    sde-diffusion sample {folder} --out {out}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,13 +14,17 @@ from torch import Tensor, nn
 from ..denoise import NetworkDenoiser
 from ..model import default_label
 from ..networks import build
+from ..noise import check_seed
 from ..options import called
-from ..sample import sample
+from ..sample import check_options, find_solver, load_plan, sample
 from ..schedule_names import schedule_of
+from ..times import check_steps
 from .config import Configuration
 from .data import Data
 from .fits import check_fits
 from .objectives import objective_of
+from .pictures import has_picture, usual_count
+from .processes import is_first
 from .sources import data_of
 from .trainer import Trainer
 
@@ -29,14 +34,25 @@ class Samples:
     """Pictures drawn as training goes.
 
     Attributes:
-        n: how many; classes take turns.
+        n: how many; classes take turns. Default: about 64, the same number of each class.
         steps, solver, seed: of `sample`.
+
+    Raises:
+        ValueError: no sample or step; a solver that is unknown, or needs more than its name.
     """
 
-    n: int = 64
+    n: int | None = None
     steps: int | None = None
     solver: str = "default"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n is not None and self.n < 1:
+            raise ValueError(f"n = {self.n}: give at least 1, or leave out n")
+        if self.steps is not None:
+            check_steps(self.steps)
+        check_seed(self.seed)
+        check_options(find_solver(load_plan(self.solver)), {})
 
 
 def trainer_of(
@@ -66,8 +82,15 @@ def trainer_of(
     if configuration.held_out is not None:
         held_out = data_of(configuration.held_out, place("held_out"))
     denoiser = denoiser_of(configuration, data)
-    sampler = sampler_of(denoiser, data, called(place("samples"), Samples, configuration.samples))
+    samples = called(place("samples"), Samples, configuration.samples)
     kept = training.get("folder") is not None
+    drawn = has_picture(data.event_shape)
+    if kept and progress and not drawn and is_first():
+        print(
+            f"no pictures are drawn as it goes: samples of shape {data.event_shape} are neither "
+            "images of 1 or 3 channels nor points in the plane",
+            file=sys.stderr,
+        )
     return called(
         place("training"),
         Trainer,
@@ -75,7 +98,7 @@ def trainer_of(
         objective=objective_of(configuration.objective, denoiser, place("objective")),
         data=data,
         held_out=held_out if kept else None,
-        sampler=sampler if kept else None,
+        sampler=sampler_of(denoiser, data, samples) if kept and drawn else None,
         model=None,
         progress=progress,
     )
@@ -101,13 +124,14 @@ def sampler_of(
     denoiser: NetworkDenoiser, data: Data, samples: Samples
 ) -> Callable[[nn.Module], Tensor]:
     """network -> samples, the classes taking turns."""
+    n = usual_count(data.classes) if samples.n is None else samples.n
 
     def draw(network: nn.Module) -> Tensor:
         model = copy.copy(denoiser)
         model.network = network
         if data.classes:
-            model = model.given((torch.arange(samples.n) % data.classes).to(model.device))
-        shape = (samples.n, *data.event_shape)
+            model = model.given((torch.arange(n) % data.classes).to(model.device))
+        shape = (n, *data.event_shape)
         return sample(model, shape, solver=samples.solver, steps=samples.steps, seed=samples.seed)
 
     return draw

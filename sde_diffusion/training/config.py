@@ -7,7 +7,7 @@
 | [network] | kind ("unet", "dit", "mlp") and its arguments; what the data settle may be left out |
 | [schedule] | kind ("vp_cosine", "edm", ...) and its arguments |
 | [model] | prediction, label, sigma_data; may be left out |
-| [objective] | weighting, times, drop; may be left out |
+| [objective] | weighting, times, drop, ...; see `objectives`; may be left out |
 | | with [network] outputs = 2, a learned variance: times, weight, bins, drop |
 | [training] | arguments of `Trainer` |
 | [samples] | n, steps, solver, seed of the pictures drawn as it goes; may be left out |
@@ -85,7 +85,10 @@ class Configuration:
             keys = place.strip().split(".")
             if not equals or len(keys) < 2 or not all(keys):
                 raise ValueError(f"{setting!r}: write table.key=value, as training.steps=1000")
-            tables = _with(tables, keys, _value(text.strip()))
+            try:
+                tables = _with(tables, keys, _value(text.strip()))
+            except ValueError as error:
+                raise ValueError(f"{setting!r}: {error}") from error
         return Configuration.of(tables, self.where)
 
     def place(self, name: str) -> str:
@@ -130,8 +133,9 @@ def _value(text: str) -> Any:
 def _with(table: Mapping[str, Any], keys: list[str], value: Any) -> Table:
     """A copy of a table with a value at keys within keys."""
     first, *rest = keys
+    if not rest:
+        return {**table, first: value}
     inner = table.get(first, {})
-    return {
-        **table,
-        first: _with(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value,
-    }
+    if not isinstance(inner, Mapping):
+        raise ValueError(f"{first} = {inner!r} is no table with keys; give {first} as a whole")
+    return {**table, first: _with(inner, rest, value)}

@@ -165,7 +165,8 @@ class Loop:
         if self.options.sampler is not None:
             with torch.no_grad():
                 x = self.options.sampler(self.state.averaged(0))
-            report.samples(self.state.step, x, self.options.data.range)
+            data = self.options.data
+            report.samples(self.state.step, x, data.range, data.classes)
 
     def _read(self) -> None:
         """Wait for the losses, which must be finite."""

@@ -76,13 +76,16 @@ class Report:
         """The mean loss of the averaged weights on held-out data."""
         self._line(step, held_out=loss)
 
-    def samples(self, step: int, x: Tensor, span: tuple[float, float] | None) -> None:
+    def samples(
+        self, step: int, x: Tensor, span: tuple[float, float] | None, classes: int | None
+    ) -> None:
         """A picture of samples; of samples that are not finite only a sentence."""
         if not bool(x.isfinite().all()):
             print(f"the samples of step {step} are not finite: not drawn", file=sys.stderr)
         elif self.folder is not None:
             (self.folder / "samples").mkdir(exist_ok=True)
-            write_atomic(self.folder / "samples" / f"step-{step:09d}.png", picture(x, span))
+            drawn = picture(x, span, classes)
+            write_atomic(self.folder / "samples" / f"step-{step:09d}.png", drawn)
             if self._board is not None and x.ndim == 4:
                 low, high = span or (float(x.min()), float(x.max()))
                 shown = ((x - low) / max(high - low, 1e-12)).clamp(0, 1)
