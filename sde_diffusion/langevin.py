@@ -12,11 +12,11 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .adaptive.solution import Solution
+from .counts import check_count
 from .denoise import Denoiser, along
 from .names import look_up
 from .noise import Noise, noise_from, plain_draws
@@ -126,7 +126,7 @@ def predictor_corrector(
     """
     rule = look_up("predictor", predictor, PREDICTORS)
     look_up("norm", norm, {"level": 0, "sample": 0, "batch": 0})
-    _check_count("corrector_steps", corrector_steps, 0)
+    check_count("corrector_steps", corrector_steps, 0)
     _check_positive("snr", snr, math.inf)
     x, grid = _enter(denoiser, x, times)
     schedule, draw, z = denoiser.schedule, plain_draws(noise_from(noise), x), torch.empty_like(x)
@@ -196,7 +196,7 @@ def annealed_langevin(
         FloatingPointError: if the result is not finite.
     """
     _check_positive("step", step, 4.0)
-    _check_count("inner_steps", inner_steps, 1)
+    check_count("inner_steps", inner_steps)
     x, grid = _enter(denoiser, x, times)
     schedule, draw, z = denoiser.schedule, plain_draws(noise_from(noise), x), torch.empty_like(x)
     if schedule.alpha(grid[0]) == 0:
@@ -236,11 +236,6 @@ def _enter(
     check_device(denoiser, x)
     grid = [float(t) for t in check_grid(denoiser.schedule, times)]
     return x.to(torch.promote_types(x.dtype, torch.float32), copy=True), grid
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} = {value!r} must be an integer of at least {least}")
 
 
 def _check_positive(name: str, value: float, most: float) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .counts import check_count
 from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser, along
 from .noise import check_seed
 from .progress import Progress
@@ -150,9 +151,3 @@ def checked_data(
     check_count("batch", batch)
     check_seed(seed)
     return x_0.detach().to(torch.promote_types(x_0.dtype, torch.float32))
-
-
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Raise ValueError unless a number of things is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} = {value!r} must be an integer of at least {least}")

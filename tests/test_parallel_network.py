@@ -197,7 +197,7 @@ def test_a_run_that_leaves_the_finite_numbers_raises(method, window):
         ({"history": 3}, TypeError, "unknown option of run_parallel with secant"),
         ({"tolerance": 0.0}, ValueError, "tolerance = 0.0 must be a positive number"),
         ({"tolerance": float("nan")}, ValueError, "tolerance = nan"),
-        ({"window": 0}, ValueError, "window = 0 must be an integer, at least 1"),
+        ({"window": 0}, ValueError, "window = 0 must be an integer of at least 1"),
         ({"window": 2.5}, ValueError, "window = 2.5"),
         ({"max_rounds": 0}, ValueError, "max_rounds = 0"),
         ({"batch_limit": -1}, ValueError, "batch_limit = -1"),

@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..counts import check_count
 from ..denoise import Denoiser
 from ..names import look_up
 from ..noise import check_seed
-from ..noised import Noised, averages, check_count, checked_data
+from ..noised import Noised, averages, checked_data
 from ..reverse import Bins
 from ..schedule import Schedule
 from ..variances import Moments

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..counts import check_count
 from ..denoise import Denoiser
-from ..noised import Noised, averages, check_count, checked_data
+from ..noised import Noised, averages, checked_data
 from ..reverse import Bins
 from ..variances import Moments, measure_moments
 from .continuous import levels_between

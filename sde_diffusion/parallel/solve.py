@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..counts import check_count
 from ..denoise import Denoiser
 from ..names import look_up, unknown
 from ..noise import Noise, noise_from
@@ -174,9 +175,7 @@ def _check_numbers(
     counts = {"max_rounds": max_rounds, "batch_limit": batch_limit}
     counts |= {name: options[name] for name in ("window", "history") if name in options}
     for name, count in counts.items():
-        whole = isinstance(count, int) and not isinstance(count, bool)
-        if count is not None and not (whole and count >= 1):
-            raise ValueError(f"{name} = {count!r} must be an integer, at least 1, or None")
+        check_count(name, count, or_none=True)
 
 
 def _check_replicas(plan: Plan, replicas: Sequence[AnyDenoiser]) -> None:

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..counts import check_count
 from ..denoise import Denoiser
 from ..plan import Plan
 from ..run import Point, record, run
@@ -40,7 +41,7 @@ from .family import Family
 from .fit import Fit, Progress, Watch
 from .loss import Loss, check_ends, flat
 from .pairs import Pairs
-from .ready import check_counts, check_gradient, differentiable, plain
+from .ready import check_gradient, differentiable, plain
 
 FIRST, SECOND = 0.9, 0.99  # how much of the means of g and of g^2 is kept
 PATIENCE = 20  # refusals in a row after which no rate is small enough
@@ -342,7 +343,8 @@ def _check(
 
 
 def _check_rates(counts: Mapping[str, int], learning_rate: float, radius: float) -> None:
-    check_counts(counts)
+    for name, count in counts.items():
+        check_count(name, count)
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning_rate = {learning_rate} must be positive and finite")
     if not (math.isfinite(radius) and radius >= 0):

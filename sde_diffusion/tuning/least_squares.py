@@ -25,13 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..counts import check_count
 from ..denoise import Denoiser
 from .family import Family
 from .fit import Fit, Progress, Watch
 from .loss import Loss
 from .objective import Objective
 from .pairs import Pairs
-from .ready import check_counts, check_gradient, differentiable, plain
+from .ready import check_gradient, differentiable, plain
 
 _LESS, _MORE, _TRIES = 1 / 3, 4.0, 10  # how the damping moves, and steps tried in one iteration
 _LOWEST = 1e-9  # of the damping
@@ -83,7 +84,9 @@ def least_squares(
     """
     began = time.monotonic()
     _check(family, train, validation)
-    check_counts({"max_iterations": max_iterations, "chunk": chunk, "probes": probes})
+    counts = {"max_iterations": max_iterations, "chunk": chunk, "probes": probes}
+    for name, count in counts.items():
+        check_count(name, count)
     with differentiable():
         fitted, tested = (
             Objective(family, denoiser, loss, plain(pairs), chunk, noise + k, probes)

@@ -12,7 +12,7 @@ kink), differences tell nothing, and nothing is said; nor is it of a network wit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -44,13 +44,6 @@ def plain(pairs: Pairs) -> Pairs:
         times=None if pairs.times is None else free(pairs.times),
         states=None if pairs.states is None else free(pairs.states),
     )
-
-
-def check_counts(counts: Mapping[str, object]) -> None:
-    """Refuse what is no whole number above 0."""
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} = {value!r} must be a whole number, at least 1")
 
 
 _STEADY, _OFF = 0.05, 0.2  # relative: of two differences, and of a derivative that is right
