@@ -150,6 +150,22 @@ def plain_draws(noise: Noise, like: Tensor) -> Draw:
     return noise.stream(like, Course())
 
 
+def seeds_of(seed: int | Sequence[int] | Tensor | None, n: int) -> list[int]:
+    """One seed a sample: of one for all, the first n of an endless list; or one each as given.
+
+    Raises:
+        TypeError, ValueError: a seed that is none; another number of them than samples.
+    """
+    if seed is None or isinstance(seed, int | np.integer):
+        root = secrets.randbits(63) if seed is None else check_seed(seed)
+        state = np.random.SeedSequence(root).generate_state(n, np.uint64)
+        return [int(s) >> 1 for s in state]
+    seeds = [check_seed(s) for s in (seed.tolist() if isinstance(seed, Tensor) else seed)]
+    if len(seeds) != n:
+        raise ValueError(f"{len(seeds)} seeds for {n} samples: give one, or one for each sample")
+    return seeds
+
+
 def check_seed(seed: int) -> int:
     """The seed as an int; TypeError or ValueError unless it is an integer in [0, 2^63)."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):

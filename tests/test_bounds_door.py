@@ -90,6 +90,38 @@ def test_the_size_of_the_calls_does_not_matter(variance, bound):
     assert not torch.allclose(one, third)
 
 
+ASKS = {
+    "discrete": lambda x, **k: sd.discrete_bound(BOTH, x, GRID, draws=3, **k).per_sample,
+    "continuous": lambda x, **k: sd.continuous_bound(BOTH, x, points=4, **k).per_sample,
+}
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("batch", [4, 256])
+def test_a_sample_has_its_own_noise(ask, batch):
+    """Whatever other samples there are, and in whatever order; in float32 as in float64."""
+    whole = ask(X_0, seed=5)
+    torch.testing.assert_close(ask(X_0[:4], seed=5, batch=batch), whole[:4])
+    seeds = [17, 3, 99, 2**62, 3]
+    own = ask(X_0[:5], seed=seeds)
+    torch.testing.assert_close(ask(X_0[[3, 1]], seed=[2**62, 3], batch=batch), own[[3, 1]])
+    torch.testing.assert_close(ask(X_0[[4, 4]], seed=[3, 3]), own[[4, 4]])
+    assert not torch.allclose(ask(X_0[[4, 4]], seed=[3, 4])[0], ask(X_0[[4, 4]], seed=[4, 3])[0])
+    torch.testing.assert_close(ask(X_0.float(), seed=5), whole, rtol=2e-3, atol=2e-3)
+
+
+def test_moments_of_samples_are_their_mean():
+    """Each sample keeps its noise, so that those of parts of the data add up to the whole."""
+    seeds = list(range(11))
+    parts = [
+        sd.measure_moments(BOTH, X_0[part], GRID, draws=2, seed=seeds[part]).error
+        for part in (slice(0, 4), slice(4, 11))
+    ]
+    whole = sd.measure_moments(BOTH, X_0, GRID, draws=2, seed=seeds).error
+    mean = [(4 * a + 7 * b) / 11 for a, b in zip(*parts, strict=True)]
+    assert whole == pytest.approx(mean)
+
+
 def test_each_sample_has_its_own_condition():
     context = torch.arange(11, dtype=DOUBLE)
     of_all = sd.discrete_bound(BOTH, X_0, GRID, context=context, batch=5).per_sample
@@ -108,8 +140,7 @@ def test_float32_and_other_shapes():
     flat = problem.sample(6000, torch.Generator().manual_seed(0))
     square = sd.discrete_bound(pictures, flat.float().reshape(-1, 1, 2, 2), GRID)
     line = sd.discrete_bound(exact, flat, GRID)
-    # Other noise (of another dtype): 4.5 standard errors of the difference, 1 of 10^5 seeds.
-    assert abs(square.nats - line.nats) < 4.5 * math.sqrt(2) * line.standard_error
+    assert square.nats == pytest.approx(line.nats, rel=1e-4)  # the same noise, in other digits
     assert square.dimension == line.dimension == 4
     numbers = sd.FunctionDenoiser(lambda x, t: 0 * x, VP, per_sample=True)
     assert sd.discrete_bound(numbers, flat[:5, 0], GRID).dimension == 1
@@ -166,6 +197,7 @@ def test_one_sample_has_no_standard_error():
         ({"draws": 0}, ValueError, "draws = 0"),
         ({"batch": True}, ValueError, "batch = True"),
         ({"seed": -1}, ValueError, "seed -1"),
+        ({"seed": [1, 2]}, ValueError, "2 seeds for 11 samples"),
         ({"times": [0.2, 0.5]}, ValueError, "decrease strictly"),
         ({"data": X_0.long()}, TypeError, "must be floating"),
         ({"data": X_0 * math.nan}, ValueError, "not finite"),

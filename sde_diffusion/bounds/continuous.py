@@ -18,6 +18,7 @@ of the data to the number of their directions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +28,8 @@ from torch import Tensor
 from ..counts import check_count
 from ..denoise import Denoiser
 from ..names import look_up
-from ..noise import check_seed
-from ..noised import Noised, averages, checked_data
+from ..noise import seeds_of
+from ..noised import Noised, averages, checked_data, places
 from ..reverse import Bins
 from ..schedule import Schedule
 from ..variances import Moments
@@ -50,7 +51,7 @@ def continuous_bound(
     t_end: float | None = None,
     bins: Bins | None = None,
     decoder: str | float = "direct",
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     batch: int = 256,
     context: Tensor | None = None,
     progress: bool = False,
@@ -76,7 +77,8 @@ def continuous_bound(
         bins: for data of evenly spaced values, the bound is of their probability.
         decoder: the law of x_0 at t_end: "direct", N(x_t/alpha_t, rho_t^2), over bins or not; or a
             number v, for N(d, v). `best_end` chooses t_end and v.
-        seed: of noise and levels.
+        seed: of noise and levels: one integer, or one a sample. A sample's bound depends on its own
+            alone: with one integer, on that and its number.
         batch: the most samples in one network call.
         context: conditions of the samples, (n, ...).
         progress: tell how far it is.
@@ -85,14 +87,15 @@ def continuous_bound(
         TypeError, ValueError: what does not fit; data outside their bins.
         FloatingPointError: if the bound is not finite.
     """
-    x_0 = checked_data(denoiser, data, context, 1, seed, batch)
-    schedule, n = denoiser.schedule, len(data)
+    x_0 = checked_data(denoiser, data, context, 1, batch)
+    schedule, seeds = denoiser.schedule, seeds_of(seed, len(data))
+    n = len(seeds)
     check_count("points", points)
     look_up("method", method, METHODS)
     decoder = check_decoder(decoder, "direct")
     check_bins(bins, x_0)
     start, end = _ends(schedule, t_start, t_end)
-    levels = _levels(schedule, start, end, importance, method, points, n, seed)
+    levels = _levels(schedule, start, end, importance, method, points, seeds)
     t = torch.cat([levels.t.expand(points, n), torch.full((1, n), end, dtype=torch.float64)])
     weight = levels.weight.expand(points, n)
 
@@ -118,7 +121,7 @@ def continuous_bound(
         t,
         measure,
         draws=1,
-        seed=seed,
+        seeds=seeds,
         batch=batch,
         context=context,
         progress=progress,
@@ -181,11 +184,10 @@ def _levels(
     importance: Moments | None,
     method: str,
     points: int,
-    n: int,
-    seed: int,
+    seeds: Sequence[int],
 ) -> _Levels:
     knots, density = _law(_w(schedule, start), _w(schedule, end), importance, method)
-    u, share = _places(points, n, seed, method)
+    u, share = _places(points, seeds, method)
     cumulative = np.append(0.0, np.cumsum(density * np.diff(knots)))
     w = np.interp(u, cumulative, knots)
     here = np.clip(np.searchsorted(knots, w, side="right") - 1, 0, len(density) - 1)
@@ -218,10 +220,9 @@ def _law(
     return knots, height / (height * np.diff(knots)).sum()
 
 
-def _places(points: int, n: int, seed: int, method: str) -> tuple[np.ndarray, np.ndarray]:
+def _places(points: int, seeds: Sequence[int], method: str) -> tuple[np.ndarray, np.ndarray]:
     """Places in [0, 1] of the levels, (points, n) or (points, 1), and the share of each point."""
     if method == "quadrature":
         nodes, weights = np.polynomial.legendre.leggauss(points)
         return (nodes[:, None] + 1) / 2, weights / 2
-    first = np.random.default_rng([check_seed(seed), 1]).random(n)
-    return (np.arange(points)[:, None] + first) / points, np.full(points, 1 / points)
+    return (np.arange(points)[:, None] + places(seeds)) / points, np.full(points, 1 / points)

@@ -20,12 +20,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..denoise import Denoiser
 from ..names import unknown
+from ..noise import seeds_of
 from ..noised import Noised, averages, checked_data
 from ..reverse import Bins, Step, interpolated, kl, logarithms, reverse_steps
 from ..schedule import Schedule
@@ -63,7 +65,7 @@ def discrete_bound(
     bins: Bins | None = None,
     decoder: str | float = "step",
     draws: int = 1,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     batch: int = 256,
     context: Tensor | None = None,
     progress: bool = False,
@@ -89,7 +91,8 @@ def discrete_bound(
             (N(x_t/alpha_t, rho_t^2), which needs no network; Kingma et al. 2021,
             arXiv:2107.00630), or a number v for N(d, v).
         draws: noises for each sample and time.
-        seed: of the noise; it does not depend on `batch`.
+        seed: of the noise: one integer, or one a sample. A sample's noise depends on its own alone:
+            with one integer, on that and its number; never on `batch` or the other samples.
         batch: the most samples in one network call.
         context: conditions of the samples, (n, ...), for a bound on -log p(x_0 | context).
         progress: tell how far it is.
@@ -98,7 +101,7 @@ def discrete_bound(
         TypeError, ValueError: what does not fit; data outside their bins.
         FloatingPointError: if the bound is not finite.
     """
-    x_0 = checked_data(denoiser, data, context, draws, seed, batch)
+    x_0 = checked_data(denoiser, data, context, draws, batch)
     schedule = denoiser.schedule
     _check_variance(denoiser, variance)
     decoder = check_decoder(decoder, "step", "direct")
@@ -132,7 +135,7 @@ def discrete_bound(
     per_sample = prior_kl(schedule, grid[0], x_0)
     terms = [term_of("L_T", grid[0], None, per_sample)]
     asked_at = torch.tensor([float(step.t) for step in steps], dtype=torch.float64)
-    how = {"draws": draws, "seed": seed, "batch": batch}
+    how: dict[str, Any] = {"draws": draws, "seeds": seeds_of(seed, len(x_0)), "batch": batch}
     for block, values in averages(
         denoiser, x_0, asked_at, measure, context=context, progress=progress, **how
     ):

@@ -12,6 +12,7 @@ D nats. So the end is a choice of the model, made on training data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ..counts import check_count
 from ..denoise import Denoiser
+from ..noise import seeds_of
 from ..noised import Noised, averages, checked_data
 from ..reverse import Bins
 from ..variances import Moments, measure_moments
@@ -52,7 +54,7 @@ def best_end(
     *,
     bins: Bins | None = None,
     levels: int = 48,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     batch: int = 256,
     context: Tensor | None = None,
     progress: bool = False,
@@ -68,7 +70,7 @@ def best_end(
         bins: of the data; None: a density.
         levels: how many levels are tried, evenly over the range of the schedule in the variable of
             `continuous_bound`, between which the integral is taken by the trapezoid rule.
-        seed: of the noise.
+        seed: of the noise: one integer, or one a sample.
         batch: the most samples in one network call.
         context: conditions of the samples, (n, ...).
         progress: tell how far it is.
@@ -76,14 +78,14 @@ def best_end(
     Raises:
         TypeError, ValueError: what does not fit; data outside their bins.
     """
-    x_0 = checked_data(denoiser, data, context, 1, seed, batch)
+    x_0 = checked_data(denoiser, data, context, 1, batch)
     check_count("levels", levels, 2)
     check_bins(bins, x_0)
     schedule = denoiser.schedule
     w, snr, times = levels_between(schedule, levels)
-    how: dict[str, Any] = {"draws": 1, "seed": seed, "batch": batch}
-    how |= {"context": context, "progress": progress}
-    moments = measure_moments(denoiser, x_0, times, **how)
+    seeds = seeds_of(seed, len(x_0))
+    how: dict[str, Any] = {"batch": batch, "context": context, "progress": progress}
+    moments = measure_moments(denoiser, x_0, times, seed=seeds, **how)
     error = np.array(moments.error)
 
     def measure(asked: Noised) -> Tensor:
@@ -92,7 +94,8 @@ def best_end(
         column = log_v.reshape(-1, *[1] * (asked.x.ndim - 1))
         return reconstruction("step", bins, asked, d, column)[:, None]
 
-    ends = [values[..., 0].mean(1) for _, values in averages(denoiser, x_0, times, measure, **how)]
+    found = averages(denoiser, x_0, times, measure, draws=1, seeds=seeds, **how)
+    ends = [values[..., 0].mean(1) for _, values in found]
     integrand = (1 + snr) * error * x_0[0].numel()
     steps = np.diff(w) * (integrand[1:] + integrand[:-1]) / 2
     prior = float(prior_kl(schedule, float(times[0]), x_0).mean())

@@ -32,6 +32,7 @@ from torch import Tensor
 from ..denoise import Denoiser, along
 from ..files import write_atomic
 from ..names import look_up
+from ..noise import seeds_of
 from ..noised import Noised, averages, checked_data
 
 FORMAT = "sde_diffusion.moments/1"
@@ -155,7 +156,7 @@ def measure_moments(
     times: Sequence[float] | Tensor,
     *,
     draws: int = 1,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     batch: int = 256,
     context: Tensor | None = None,
     progress: bool = False,
@@ -168,7 +169,7 @@ def measure_moments(
         times: where to measure, in any order; times with sigma = 0 are left out. The grid that
             will be sampled on, or a finer one that covers it.
         draws: noises for each sample and time.
-        seed: of the noise.
+        seed: of the noise: one integer, or one a sample.
         batch: the most samples in one network call.
         context: conditions of the samples, (n, ...).
         progress: tell how far it is.
@@ -176,7 +177,7 @@ def measure_moments(
     Raises:
         TypeError, ValueError: what does not fit; no time with noise.
     """
-    x_0 = checked_data(denoiser, data, context, draws, seed, batch)
+    x_0 = checked_data(denoiser, data, context, draws, batch)
     schedule = denoiser.schedule
     levels = sorted({float(t) for t in times}, reverse=True)
     for t in levels:
@@ -190,7 +191,7 @@ def measure_moments(
         raise ValueError(f"times = {times}: none of them has sigma > 0")
     rows: list[Tensor] = []
     grid = torch.tensor(levels, dtype=torch.float64)
-    how = {"draws": draws, "seed": seed, "batch": batch}
+    how: dict[str, Any] = {"draws": draws, "seeds": seeds_of(seed, len(x_0)), "batch": batch}
     for _, values in averages(
         denoiser, x_0, grid, _squares, context=context, progress=progress, **how
     ):
