@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sde_diffusion as sd
+from sde_diffusion import reverse
 from sde_diffusion.problems import Gaussian
 
 DOUBLE = torch.float64
@@ -171,7 +172,12 @@ def test_gradients_are_left_alone():
 def test_print_shows_every_term():
     bound = sd.discrete_bound(BOTH, X_0, GRID)
     lines = str(bound).splitlines()
-    assert [line.split()[0] for line in lines[3:]] == ["L_T", "L_t", "L_t", "L_0"]
+    assert [line.split()[:3] for line in lines[3:]] == [
+        ["L_T", "0.9", "prior"],
+        ["L_t", "0.9", "0.5"],
+        ["L_t", "0.5", "0.2"],
+        ["L_0", "0.2", "data"],
+    ]
     assert f"{bound.nats:.6g}" in lines[1]
     assert "bits per dimension" in lines[1]
     many = sd.discrete_bound(BOTH, X_0, sd.times.uniform(VP, 100))
@@ -179,6 +185,33 @@ def test_print_shows_every_term():
     assert len(rows) < 30
     shares = [float(row.split()[-2 if "L_t" in row else -3]) for row in rows]
     assert sum(shares) == pytest.approx(many.nats, rel=1e-3)
+
+
+def test_a_decoder_by_its_variance_is_that_of_the_step():
+    """The last step's variance named as a number; bins or none."""
+    v = math.exp(reverse.logarithms(reverse.reverse_steps(VP, GRID))[0][-1])
+    for x_0, bins in ((X_0, None), ((2 * X_0).round().clamp(-2, 2) / 2, sd.Bins(0.5))):
+        bounds = [
+            sd.discrete_bound(BOTH, x_0, GRID, bins=bins, decoder=decoder).per_sample
+            for decoder in ("step", v, 2 * v)
+        ]
+        torch.testing.assert_close(*bounds[:2])
+        assert not torch.allclose(bounds[0], bounds[2])
+
+
+@pytest.mark.parametrize(("decoder", "calls"), [("direct", 4), (0.3, 5)])
+def test_the_direct_decoder_needs_no_network(decoder, calls):
+    asked = []
+
+    def function(x, t):
+        asked.append(t)
+        return BOTH(x, t)
+
+    bound = sd.continuous_bound(
+        sd.FunctionDenoiser(function, VP), X_0, points=4, method="quadrature", decoder=decoder
+    )
+    assert len(asked) == calls
+    assert bool(bound.per_sample.isfinite().all())
 
 
 def test_one_sample_has_no_standard_error():

@@ -17,8 +17,9 @@ class Term:
 
     Attributes:
         name: "L_T" (prior), "L_t" (a step, or a part of an integral) or "L_0" (the data).
-        t: the time it starts from.
-        s: the time it goes to; None for the data.
+        t: the time it starts from; of L_T, at which the model's prior begins.
+        s: the time it goes to; None for L_T, which goes nowhere, and for L_0, which goes to the
+            data.
         nats: the mean over samples and noise.
         standard_error: of that mean, over samples; NaN for one sample.
     """
@@ -94,7 +95,7 @@ class Bound:
             f"{'term':<9} {'from':>9} {'to':>9} {'nats':>11} {'+-':>8} {'bits/dim':>9}",
         ]
         for name, t, s, nats, spread in _rows(self.terms):
-            to = "data" if s is None else f"{s:.5g}"
+            to = f"{s:.5g}" if s is not None else "prior" if name == "L_T" else "data"
             lines.append(
                 f"{name:<9} {t:>9.5g} {to:>9} {nats:>11.5g} {spread:>8} {nats / unit:>9.4g}"
             )

@@ -34,7 +34,16 @@ from ..reverse import Bins
 from ..schedule import Schedule
 from ..variances import Moments
 from .bound import Bound, term_of
-from .ends import check_bins, check_bound, check_decoder, prior_kl, reconstruction, rows_of, total
+from .ends import (
+    check_bins,
+    check_bound,
+    check_decoder,
+    direct_reconstruction,
+    prior_kl,
+    reconstruction,
+    rows_of,
+    total,
+)
 
 METHODS = {"stratified": 0, "quadrature": 0}
 _KNOTS = 257  # of the law of the noise levels where it is fitted to measured moments
@@ -92,7 +101,7 @@ def continuous_bound(
     n = len(seeds)
     check_count("points", points)
     look_up("method", method, METHODS)
-    decoder = check_decoder(decoder, "direct")
+    law = check_decoder(decoder, "direct")
     check_bins(bins, x_0)
     start, end = _ends(schedule, t_start, t_end)
     levels = _levels(schedule, start, end, importance, method, points, seeds)
@@ -101,16 +110,17 @@ def continuous_bound(
 
     def measure(asked: Noised) -> Tensor:
         last = asked.k == points
-        d = None
-        value = asked.x.new_zeros(len(asked.k), dtype=torch.float64)
-        if decoder != "direct" or not bool(last.all()):
-            d = asked.denoiser(asked.x, asked.t)
-            own = weight[asked.k.clamp(max=points - 1), asked.i]
-            value = own.to(value) * total((asked.x_0 - d).square())
+        if law.direct and bool(last.all()):  # no network call
+            return direct_reconstruction(bins, asked)[:, None]
+        d = asked.denoiser(asked.x, asked.t)
+        own = weight[asked.k.clamp(max=points - 1), asked.i]
+        value = own.to(d.device) * total((asked.x_0 - d).square())
         if bool(last.any()):
             at = last.to(asked.x.device)
-            rest = None if d is None else d[at]
-            value[at] = reconstruction(decoder, bins, rows_of(asked, last), rest)
+            if law.log_variance is None:
+                value[at] = direct_reconstruction(bins, rows_of(asked, last))
+            else:
+                value[at] = reconstruction(bins, asked.x_0[at], d[at], law.log_variance)
         return value[:, None]
 
     per_sample = prior_kl(schedule, start, x_0)

@@ -34,7 +34,16 @@ from ..schedule import Schedule
 from ..times import check_grid
 from ..variances import Moments, analytic_variance
 from .bound import Bound, term_of
-from .ends import check_bins, check_bound, check_decoder, prior_kl, reconstruction, rows_of, total
+from .ends import (
+    check_bins,
+    check_bound,
+    check_decoder,
+    direct_reconstruction,
+    prior_kl,
+    reconstruction,
+    rows_of,
+    total,
+)
 
 VARIANCES = ("posterior", "beta", "learned")
 
@@ -104,7 +113,7 @@ def discrete_bound(
     x_0 = checked_data(denoiser, data, context, draws, batch)
     schedule = denoiser.schedule
     _check_variance(denoiser, variance)
-    decoder = check_decoder(decoder, "step", "direct")
+    law = check_decoder(decoder, "step", "direct")
     check_bins(bins, x_0)
     grid = [float(t) for t in check_grid(schedule, times)]
     steps = reverse_steps(schedule, grid)
@@ -128,8 +137,12 @@ def discrete_bound(
         last = k == len(steps) - 1
         if bool(last.any()):
             at = last.to(d.device)
-            log_v_0 = log_variance.expand_as(d)[at]
-            value[at] = reconstruction(decoder, bins, rows_of(asked, last), d[at], log_v_0)
+            if law.direct:
+                value[at] = direct_reconstruction(bins, rows_of(asked, last))
+            else:
+                own = log_variance.expand_as(d)[at]
+                log_v_0 = own if law.log_variance is None else law.log_variance
+                value[at] = reconstruction(bins, asked.x_0[at], d[at], log_v_0)
         return value[:, None]
 
     per_sample = prior_kl(schedule, grid[0], x_0)

@@ -92,7 +92,7 @@ def best_end(
         d = asked.denoiser(asked.x, asked.t)
         log_v = torch.from_numpy(np.log(error))[asked.k].to(asked.x)
         column = log_v.reshape(-1, *[1] * (asked.x.ndim - 1))
-        return reconstruction("step", bins, asked, d, column)[:, None]
+        return reconstruction(bins, asked.x_0, d, column)[:, None]
 
     found = averages(denoiser, x_0, times, measure, draws=1, seeds=seeds, **how)
     ends = [values[..., 0].mean(1) for _, values in found]

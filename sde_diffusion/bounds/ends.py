@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,47 +22,44 @@ def prior_kl(schedule: Schedule, t: float, x_0: Tensor) -> Tensor:
     return (alpha_t / sigma_t) ** 2 / 2 * square.cpu()
 
 
-def reconstruction(
-    decoder: str | float,
-    bins: Bins | None,
-    asked: Noised,
-    d: Tensor | None,
-    log_variance: Scalar = 0.0,
-) -> Tensor:
-    """L_0 = -log p(x_0 | x_t) of each row, float64.
+class Decoder(NamedTuple):
+    """The law of x_0 at the cleanest time.
 
-    Args:
-        decoder: "step" (N(d, v) with log v = log_variance), "direct" (N(x_t/alpha_t, rho_t^2), no d
-            needed), or a number v for N(d, v).
-        bins: of the data; None: a density.
-        asked: rows at the cleanest time.
-        d: E[x_0 | x_t].
-        log_variance: for "step".
+    Attributes:
+        direct: whether it is N(x_t/alpha_t, rho_t^2 I), which needs no network; else N(d, v I).
+        log_variance: log v where it was given; None: the step has its own.
     """
-    nll = normal_nll if bins is None else bins.nll
-    if decoder == "step" and d is not None:
-        return total(nll(asked.x_0, d, log_variance))
-    if decoder == "direct":
-        t = asked.t if isinstance(asked.t, float) else float(asked.t[0])  # one time in all rows
-        alpha_t, sigma_t = (float(v) for v in asked.denoiser.schedule(t))
-        log_v = 2 * (math.log(sigma_t) - math.log(alpha_t))
-        if bins is None:  # |eps|^2 / 2 and a constant: its mean is known
-            each = (1 + math.log(2 * math.pi) + log_v) / 2 * asked.x_0[0].numel()
-            return torch.full((len(asked.x),), each, dtype=torch.float64, device=asked.x.device)
-        return total(nll(asked.x_0, asked.x / alpha_t, log_v))
-    assert d is not None
-    return total(nll(asked.x_0, d, math.log(float(decoder))))
+
+    direct: bool
+    log_variance: float | None = None
 
 
-def check_decoder(decoder: object, *names: str) -> str | float:
-    """The decoder, if it is one of the names or a positive variance; else ValueError."""
+def check_decoder(decoder: object, *names: str) -> Decoder:
+    """The decoder that one of the names "direct" and "step", or a variance, stands for."""
     if isinstance(decoder, str) and decoder in names:
-        return decoder
+        return Decoder(decoder == "direct")
     if isinstance(decoder, bool) or not isinstance(decoder, int | float):
         raise ValueError(f"{unknown('decoder', decoder, names)}, or a variance")
     if not 0 < decoder < math.inf:
         raise ValueError(f"decoder = {decoder}: a variance must be positive and finite")
-    return float(decoder)
+    return Decoder(False, math.log(decoder))
+
+
+def reconstruction(bins: Bins | None, x_0: Tensor, d: Tensor, log_variance: Scalar) -> Tensor:
+    """L_0 = -log p(x_0) of each row under N(d, v I), float64; of its bins, or a density."""
+    nll = normal_nll if bins is None else bins.nll
+    return total(nll(x_0, d, log_variance))
+
+
+def direct_reconstruction(bins: Bins | None, asked: Noised) -> Tensor:
+    """L_0 of rows at the cleanest time under N(x_t/alpha_t, rho_t^2 I), float64."""
+    t = asked.t if isinstance(asked.t, float) else float(asked.t[0])  # one time in all rows
+    alpha_t, sigma_t = (float(v) for v in asked.denoiser.schedule(t))
+    log_v = 2 * (math.log(sigma_t) - math.log(alpha_t))
+    if bins is None:  # |eps|^2 / 2 and a constant: its mean is known
+        each = (1 + math.log(2 * math.pi) + log_v) / 2 * asked.x_0[0].numel()
+        return torch.full((len(asked.x),), each, dtype=torch.float64, device=asked.x.device)
+    return total(bins.nll(asked.x_0, asked.x / alpha_t, log_v))
 
 
 def check_bins(bins: Bins | None, x_0: Tensor) -> None:
