@@ -280,6 +280,16 @@ def test_discrete_bound_refuses(options, kind, message):
             ValueError,
             "stratified",
         ),
+        (
+            {"importance": sd.measure_moments(BOTH, X_0, [0.4, 0.5])},
+            ValueError,
+            "% of the range of this bound: measure_moments at times from t_start to t_end",
+        ),
+        (
+            {"importance": sd.measure_moments(BOTH, X_0, [0.9, 0.8]), "t_start": 0.5},
+            ValueError,
+            "0% of the range",
+        ),
     ],
 )
 def test_continuous_bound_refuses(options, kind, message):

@@ -46,6 +46,7 @@ from .ends import (
 )
 
 METHODS = {"stratified": 0, "quadrature": 0}
+_COVERED = 0.5  # least share of the range that moments must cover to say where levels are drawn
 _KNOTS = 257  # of the law of the noise levels where it is fitted to measured moments
 
 
@@ -80,7 +81,8 @@ def continuous_bound(
             same for all samples: no variance from the levels, and a bias that vanishes fast with
             their number for smooth denoisers.
         importance: moments of the denoiser, for levels drawn in proportion to what they add (with
-            "stratified"); from half to all of the range must have been measured.
+            "stratified"). They must cover half of the range, measured in w, or more; a level
+            beyond them is drawn as often as the nearest of them.
         t_start, t_end: the noisy and the clean end; default t_max, and t_min or, where sigma is 0
             there, t_clean.
         bins: for data of evenly spaced values, the bound is of their probability.
@@ -224,6 +226,14 @@ def _law(
     knots = np.linspace(w_start, w_end, _KNOTS)
     middle = np.log(np.expm1(knots[1:] + knots[:-1])) / 2
     low, high = importance.lambda_[0], importance.lambda_[-1]
+    reach = [float(np.logaddexp(0.0, 2 * v)) / 2 for v in (low, high)]
+    covered = (min(reach[1], w_end) - max(reach[0], w_start)) / (w_end - w_start)
+    if covered < _COVERED:
+        raise ValueError(
+            f"importance was measured from lambda = {low:.4g} to {high:.4g}, {max(covered, 0):.0%} "
+            "of the range of this bound: measure_moments at times from t_start to t_end, or take "
+            "best_end(...).moments"
+        )
     error = [importance.variance(float(np.clip(v, low, high)), "error") for v in middle]
     height = np.array(error) * (1 + np.exp(2 * middle))
     height = height + height.mean() / 10  # no level is left out, whatever was measured
