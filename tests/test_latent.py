@@ -144,3 +144,39 @@ def test_latents_of_another_shape():
 def test_shifts_and_scales_that_cannot_be(shift, scale):
     with pytest.raises(ValueError, match="shift"):
         LatentSpace(autoencoder(), (3, 2, 3), torch.tensor(shift), torch.tensor(scale))
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True])
+def test_batches_of_no_size(size):
+    space = LatentSpace.measure(autoencoder(), images())
+    z = space.encode(images(3))
+    asks = (
+        lambda: LatentSpace.measure(autoencoder(), images(), batch_size=size),
+        lambda: space.encode_all(images(), batch_size=size),
+        lambda: space.decode(z, batch_size=size),
+    )
+    for ask in asks:
+        with pytest.raises(ValueError, match=r"batch_size = .* must be an integer of at least 1"):
+            ask()
+
+
+def test_what_is_not_finite_is_neither_encoded_nor_decoded():
+    space = LatentSpace.measure(autoencoder(), images())
+    x = images(3)
+    z = space.encode(x)
+    x[1, 0, 0, 0], z[2, 0, 0, 0] = math.nan, math.inf
+    for ask in (space.encode, space.posterior):
+        with pytest.raises(ValueError, match="1 of 3 samples are not finite, number 1 first"):
+            ask(x)
+    with pytest.raises(ValueError, match="1 of 3 latents are not finite, number 2 first"):
+        space.decode(z)
+    with torch.no_grad():
+        next(space.autoencoder.parameters()).fill_(math.nan)
+    with pytest.raises(ValueError, match="latents of the autoencoder are not finite"):
+        space.encode(images(3))
+
+
+def test_a_model_needs_a_space():
+    denoiser = sd.problems.Gaussian([0.0], 1.0).denoiser(sd.VPLinear())
+    with pytest.raises(TypeError, match=r"LatentSpace\.measure"):
+        LatentDiffusion(denoiser, autoencoder())

@@ -34,6 +34,9 @@ class LatentDiffusion:
     Args:
         denoiser: of latents, as `sample` takes it.
         space: whose latents it was trained on.
+
+    Raises:
+        TypeError: if one of them is something else.
     """
 
     def __init__(self, denoiser: Denoiser, space: LatentSpace) -> None:
@@ -41,6 +44,11 @@ class LatentDiffusion:
             raise TypeError(
                 f"denoiser is a {type(denoiser).__name__}; say how to read the network: "
                 "NetworkDenoiser(network, schedule, prediction='noise')"
+            )
+        if not isinstance(space, LatentSpace):
+            raise TypeError(
+                f"space is a {type(space).__name__}; a space is an autoencoder with the scale of "
+                "its latents: LatentSpace.measure(autoencoder, data)"
             )
         self.denoiser, self.space = denoiser, space
 

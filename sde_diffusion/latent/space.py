@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..counts import check_count
 from ..networks.build import AUTOENCODERS, build_autoencoder
 from ..networks.encoding import Autoencoding, Posterior
 from ..training.batch import Batch
@@ -90,7 +91,8 @@ class LatentSpace(nn.Module):
             batch_size: samples encoded at a time.
 
         Raises:
-            ValueError: if a channel of the latents has no variance over the data.
+            ValueError: if a channel of the latents has no variance over the data, or data or
+                latents are not finite; batch_size below 1.
         """
         data, moments = as_data(data), _Moments()
         encoder = copy.deepcopy(autoencoder).eval()
@@ -119,6 +121,9 @@ class LatentSpace(nn.Module):
 
         Args:
             x: samples, shape (batch, *event).
+
+        Raises:
+            ValueError: if samples or their latents are not finite.
         """
         y = _encode(self.autoencoder, x)
         shift, scale = (_along(c, y.mean) for c in (self.shift, self.scale))
@@ -126,7 +131,10 @@ class LatentSpace(nn.Module):
         return Posterior((y.mean - shift) / scale, log_variance)
 
     def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """z of samples x: the mean of q(z|x), or with a generator (on the CPU) a draw from it."""
+        """z of samples x: the mean of q(z|x), or with a generator (on the CPU) a draw from it.
+
+        It raises what `posterior` does.
+        """
         posterior = self.posterior(x)
         return posterior.mean if generator is None else posterior.draw(generator)
 
@@ -138,13 +146,15 @@ class LatentSpace(nn.Module):
             batch_size: latents decoded at a time.
 
         Raises:
-            ValueError: if z has another shape.
+            ValueError: if z has another shape, or is not finite; batch_size below 1.
         """
+        check_count("batch_size", batch_size)
         if tuple(z.shape[1:]) != self.event_shape or not len(z):
             raise ValueError(
                 f"latents of shape {tuple(z.shape)}, but this autoencoder was measured with "
                 f"(batch, {', '.join(map(str, self.event_shape))})"
             )
+        _check_finite("latents", z)
         y = z * _along(self.scale, z) + _along(self.shift, z)
         like = next(self.autoencoder.parameters(), y)
         parts = [self.autoencoder.decode(part.to(like)) for part in y.split(batch_size)]
@@ -159,6 +169,9 @@ class LatentSpace(nn.Module):
         Args:
             data: samples, as the autoencoder was trained on.
             batch_size: samples encoded at a time.
+
+        Raises:
+            ValueError: if samples or their latents are not finite; batch_size below 1.
         """
         data = as_data(data)
         parts, contexts = list[Posterior](), list[Tensor]()
@@ -246,14 +259,30 @@ class _Moments:
 
 def _batches(data: Data, size: int) -> Iterator[Batch]:
     """All samples in order."""
+    check_count("batch_size", size)
     for start in range(0, len(data), size):
         yield data.batch(torch.arange(start, min(start + size, len(data))))
 
 
 def _encode(autoencoder: Autoencoding, x: Tensor) -> Posterior:
     """q(y|x) in the dtype and on the device of the autoencoder, without a graph."""
+    _check_finite("samples", x)
     with torch.no_grad():
-        return autoencoder.encode(x.to(next(autoencoder.parameters(), x)))
+        posterior = autoencoder.encode(x.to(next(autoencoder.parameters(), x)))
+    for part in posterior:
+        if part is not None:
+            _check_finite("latents of the autoencoder", part)
+    return posterior
+
+
+def _check_finite(what: str, x: Tensor) -> None:
+    """Raise ValueError unless all numbers are finite."""
+    wrong = ~x.isfinite().reshape(len(x), -1).all(1)
+    if bool(wrong.any()):
+        count, first = int(wrong.sum()), int(wrong.nonzero()[0])
+        raise ValueError(
+            f"{count} of {len(x)} {what} are not finite, number {first} first: remove or mend them"
+        )
 
 
 def _along(constants: Tensor, z: Tensor) -> Tensor:
