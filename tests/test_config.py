@@ -1,11 +1,14 @@
 """Configurations: what is written comes back, what is wrong is told with its place and cure."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from sde_diffusion import Bins, Shifted, VPLinear, load_denoiser, sample
-from sde_diffusion.training import law_of, trainer_of, weighting_of
+from sde_diffusion.options import parameters_of
+from sde_diffusion.training import law_of, objectives, trainer_of, weighting_of
 from sde_diffusion.training.config import Configuration, read_configuration
 
 VP = VPLinear()
@@ -39,6 +42,14 @@ def test_toml_json_and_plain_data_are_one(tmp_path):
     assert first == second == Configuration.of(TABLES)
     assert first.tables() == TABLES
     assert Configuration.of(json.loads(json.dumps(first.tables()))) == first
+
+
+def test_the_page_names_every_key_of_the_objective():
+    page = (Path(__file__).parent.parent / "docs" / "train.md").read_text()
+    rows = page[page.index("| `[objective]`") : page.index("| `[training]`")]
+    forms = (objectives._denoising, objectives._learned_variance)
+    keys = {key for form in forms for key in parameters_of(form)} - {"denoiser"}
+    assert keys <= set(re.findall(r"`(\w+)[` ]", rows))
 
 
 def test_settings_change_a_copy():
