@@ -10,6 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sde_diffusion.training import ConstantDecay, PowerFunction
 from sde_diffusion.training.ema import WIDEST, Averages, as_average
+from sde_diffusion.weights import load_weights
 
 WIDTHS = [0.01, 0.05, 0.1, 0.15, 0.2, 0.25, WIDEST]
 
@@ -56,6 +57,31 @@ def test_narrow_averages_follow_and_the_widest_is_the_mean():
     assert means == sorted(means, reverse=True)
     assert means[-1] == pytest.approx(50.5, rel=1e-9)
     assert means[0] > 98
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_averages_of_16_bit_weights_do_not_stall(dtype):
+    """theta = 1, then 2: the average of the constant end is 2 to 1e-3, in steps below 16 bits."""
+    theta = torch.ones(1, dtype=dtype)
+    averages = Averages([theta], [ConstantDecay(0.9995), PowerFunction(0.05)])
+    for n in range(1, 20001):
+        theta.fill_(1 if n <= 2000 else 2)
+        averages.update(n)
+    for which in (0, 1):
+        assert float(averages.of(theta, which)) == pytest.approx(2, abs=1e-3)
+
+
+def test_a_16_bit_network_is_averaged_kept_and_resumed(tmp_path):
+    task = Quadratic(1).bfloat16()
+    whole = fit(task, gaussian_data(64), ema=(0.1,), steps=12, folder=tmp_path / "a")
+    for steps in (7, 12):
+        parts = fit(task, gaussian_data(64), ema=(0.1,), steps=steps, folder=tmp_path / "b")
+    assert whole.network.weight.dtype == torch.bfloat16
+    assert torch.equal(whole.network.weight, parts.network.weight)
+    for folder in ("a", "b"):
+        read = torch.nn.Linear(1, 1, bias=False).bfloat16()
+        load_weights(read, tmp_path / folder)
+        assert torch.equal(read.weight, whole.network.weight)
 
 
 def test_constant_decay_is_its_recursion():

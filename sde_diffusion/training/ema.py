@@ -16,6 +16,9 @@ with the run. Its relative width, the standard deviation of n/N under that profi
 Karras et al., "Analyzing and improving the training dynamics of diffusion models", 2024,
 arXiv:2312.02696, section 3. The classical average has a constant decay, reached by
 beta_n = min(decay, n/(n + 9)), so that the random start is soon forgotten.
+
+Averages are in float32 or wider whatever the weights are: in 16 bits, changes by 1 - beta_n of the
+distance would be rounded away.
 """
 
 from __future__ import annotations
@@ -122,7 +125,7 @@ def as_average(given: Average | float | Mapping[str, float]) -> Average:
 
 
 class Averages:
-    """Running averages of some parameters, one for each profile.
+    """Running averages of some parameters, one for each profile, in float32 or wider.
 
     Args:
         parameters: what is averaged; the averages begin at their values.
@@ -131,7 +134,8 @@ class Averages:
 
     def __init__(self, parameters: Iterable[Tensor], profiles: Sequence[Average]) -> None:
         self.parameters, self.profiles = list(parameters), list(profiles)
-        self.means = [[p.detach().clone() for p in self.parameters] for _ in self.profiles]
+        self._wide = [torch.promote_types(p.dtype, torch.float32) for p in self.parameters]
+        self.means = [self._values(copy=True) for _ in self.profiles]
         self._position = {id(p): i for i, p in enumerate(self.parameters)}
         # gamma is a root of a cubic: found once
         self._powers = [p.gamma + 1 if isinstance(p, PowerFunction) else None for p in profiles]
@@ -139,10 +143,16 @@ class Averages:
     @torch.no_grad()
     def update(self, n: int) -> None:
         """Take the parameters after step n = 1, 2, ..."""
+        values = self._values()
         for profile, power, means in zip(self.profiles, self._powers, self.means, strict=True):
             decay = profile.decay(n) if power is None else (1 - 1 / n) ** power
             if means:
-                torch._foreach_lerp_(means, self.parameters, 1 - decay)
+                torch._foreach_lerp_(means, values, 1 - decay)
+
+    def _values(self, copy: bool = False) -> list[Tensor]:
+        """The parameters as they are now; those of 16 bits, or all with `copy`, copied."""
+        both = zip(self.parameters, self._wide, strict=True)
+        return [p.detach().to(wide, copy=copy) for p, wide in both]
 
     def of(self, parameter: Tensor, which: int) -> Tensor:
         """An average of one of the parameters; of a tensor that is none of them, itself."""
