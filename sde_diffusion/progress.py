@@ -54,8 +54,8 @@ class Progress:
         elif self.show and time.monotonic() - self._told > EVERY:
             self._told = time.monotonic()
             left = "" if self.left is None else f", {clock(self.left)} left"
-            share = f"{self.done / self.work:4.0%}{left}: " if self.work else ""
-            print(f"{share}{text}", file=sys.stderr, flush=True)
+            share = f"{self.done / self.work:4.0%}{left}" if self.work else ""
+            print(": ".join(part for part in (share, text) if part), file=sys.stderr, flush=True)
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:

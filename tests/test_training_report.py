@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -151,3 +152,5 @@ def test_progress_tells_the_step_the_loss_and_its_parts(capsys, monkeypatch):
     assert "step 20, loss " in told
     assert "by lambda" in told
     assert "left" in told
+    first = told.splitlines()[0]
+    assert re.fullmatch(r"  4%(, \d:\d\d left)?", first), "no loss is known yet: nothing follows"
