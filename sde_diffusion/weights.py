@@ -42,26 +42,28 @@ def save_weights(
 
 
 def load_weights(
-    network: nn.Module, path: str | os.PathLike[str], average: str | None = None
+    network: nn.Module, path: str | os.PathLike[str], average: str | float | None = None
 ) -> dict[str, Any]:
     """Read weights into a network, from `save_weights` or from a checkpoint of `Trainer`.
 
     Args:
         network: changed in place.
-        path: the file.
-        average: of a checkpoint: which of its averages, by name, as "sigma_rel 0.1"; default: the
-            first.
+        path: the file, or the folder of a run: then its latest checkpoint.
+        average: of a checkpoint: which of its averages, by relative width, as 0.05, or by name, as
+            "sigma_rel 0.05"; default: the first.
 
     Returns:
         the metadata given to `save_weights`; for a checkpoint, its step, configuration, names of
         averages and description of the model.
 
     Raises:
+        FileNotFoundError: no such file, or no checkpoint in the folder.
         ValueError: if the file is damaged, of another kind or of another network, which is then
             unchanged; an average that is not there.
     """
-    tensors, header = read_file(Path(path), WEIGHTS, TRAINING)
-    return fill_weights(network, tensors, header, Path(path), average)
+    file = latest(path)
+    tensors, header = read_file(file, WEIGHTS, TRAINING)
+    return fill_weights(network, tensors, header, file, average)
 
 
 def fill_weights(
@@ -69,7 +71,7 @@ def fill_weights(
     tensors: Mapping[str, Tensor],
     header: dict[str, Any],
     path: Path,
-    average: str | None = None,
+    average: str | float | None = None,
 ) -> dict[str, Any]:
     """What `load_weights` does, from a file that is read already."""
     metadata, saved = header.get("metadata"), header.get("network")
@@ -79,19 +81,53 @@ def fill_weights(
         saved = under(f"{header['parts']['network']}.", header["configuration"]["network"])
     elif average is not None:
         raise ValueError(f"{path} holds one set of weights, no averages: leave average={average!r}")
-    check_same({"network": saved}, {"network": describe(network)}, path)
+    asked = describe(network)
+    if saved != asked:  # an equal one fits, though its dropout may be another
+        model, own = header.get("model") or {}, getattr(network, "configuration", None)
+        old = {"network": saved, "model": model.get("network")}
+        new = {"network": asked, "model": own if isinstance(own, Mapping) else None}
+        check_same(old, new, path)
     network.load_state_dict(tensors)
     return metadata
 
 
 def averaged(
-    tensors: Mapping[str, Tensor], header: dict[str, Any], part: str, average: str | None = None
+    tensors: Mapping[str, Tensor],
+    header: dict[str, Any],
+    part: str,
+    average: str | float | None = None,
 ) -> dict[str, Tensor]:
     """The state of a part of a checkpoint's objective, "network" or "schedule", as averaged."""
     names = {name: which for which, name in enumerate(header["averages"])}
-    which = 0 if average is None else look_up("average of this checkpoint", average, names)
+    name = header["averages"][0] if average is None else average_name(average)
+    which = look_up("average of this checkpoint", name, names)
     place = header["parts"][part]
     return under(f"objective.{place}.", tensors) | under(f"average.{which}.{place}.", tensors)
+
+
+def average_name(average: str | float) -> str:
+    """A relative width as the name of its average; a name as it is."""
+    try:
+        return f"sigma_rel {float(average):g}"
+    except ValueError:
+        return str(average)
+
+
+def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
+    """The checkpoints in a folder, oldest first; none if there is no such folder."""
+    return sorted(Path(folder).glob("step-*.safetensors"))
+
+
+def latest(path: str | os.PathLike[str]) -> Path:
+    """The last checkpoint in a folder; a file as it is.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = checkpoints(path) if Path(path).is_dir() else [Path(path)]
+    if not found or not found[-1].exists():
+        raise FileNotFoundError(f"{path} holds no checkpoint (step-*.safetensors): train first")
+    return found[-1]
 
 
 def describe(network: nn.Module) -> dict[str, str]:
@@ -101,11 +137,20 @@ def describe(network: nn.Module) -> dict[str, str]:
 
 
 def check_same(saved: dict[str, Any], asked: dict[str, Any], path: Path) -> None:
-    """Raise ValueError, naming what differs, unless both describe the same run."""
+    """Raise ValueError, naming what differs, unless both describe the same run.
+
+    Networks are told apart by "model", their configurations, where both have one that differs,
+    else by "network", their tensors. The seed of initial weights, which are replaced, is no matter.
+    """
+    both = (saved, asked)
+    models = [{k: v for k, v in (d.get("model") or {}).items() if k != "seed"} for d in both]
+    parts = models if all(models) and models[0] != models[1] else [d["network"] for d in both]
     old, new = (
-        {**d, **{f"network {k}": v for k, v in d["network"].items()}} for d in (saved, asked)
+        {k: v for k, v in d.items() if k not in ("model", "network")}
+        | {f"network {k}": v for k, v in part.items()}
+        for d, part in zip(both, parts, strict=True)
     )
-    names = [k for k in old | new if k != "network" and old.get(k) != new.get(k)]
+    names = [k for k in old | new if old.get(k) != new.get(k)]
     if names:
         lines = [f"{k}: {old.get(k)} in the file, {new.get(k)} asked" for k in names[:5]]
         more = f"; and {len(names) - 5} more" if len(names) > 5 else ""

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sde_diffusion import NetworkDenoiser, VPLinear
-from sde_diffusion.networks import ResidualMLP
+from sde_diffusion.networks import DiT, ResidualMLP
 from sde_diffusion.training import DiffusionObjective, checkpoints, latest
 from sde_diffusion.weights import load_weights, save_weights
 
@@ -208,9 +208,9 @@ VELOCITY = NetworkDenoiser(ResidualMLP((1,), 8, 2), VPLinear(), "velocity", labe
         ({"objective": DiffusionObjective(VELOCITY)}, "prediction: noise in the file, velocity"),
         (
             {"objective": plain(ResidualMLP((1,), 9, 2))},
-            r"network network\.enter\.weight: torch",
+            r"run: network width: 8 in the file, 9 asked; match",
         ),
-        ({"objective": plain(ResidualMLP((1,), 8, 1))}, r"blocks\.1\.\S+: .* in the file, None"),
+        ({"objective": plain(ResidualMLP((1,), 8, 1))}, r"run: network depth: 2 in the file, 1"),
         ({"objective": dropping()}, "objective: DiffusionObjective in the file, Remembering asked"),
         ({"data": gaussian_data(65)}, "data: torch.float32"),
         ({"data": -gaussian_data(64)}, "data: torch.float32"),
@@ -276,6 +276,37 @@ def test_a_checkpoint_serves_for_sampling(saved, tmp_path):
     assert bits(other) == before
     with pytest.raises(FileNotFoundError, match="train first"):
         latest(saved / "nothing here")
+
+
+def test_weights_are_found_as_models_are(saved):
+    """A folder stands for its latest checkpoint, a number for the average of that width."""
+    result = fit(plain(), folder=saved, tensorboard=False)
+    for average in (0.05, "0.05", "sigma_rel 0.05", None):
+        fresh = ResidualMLP((1,), 8, 2, seed=5)
+        assert load_weights(fresh, saved, average)["step"] == 24
+        expected = result.network if average is None else result.averages["sigma_rel 0.05"]
+        assert bits(fresh) == bits(expected)
+    with pytest.raises(ValueError, match=r"run: network width: 8 in the file, 9 asked; match"):
+        load_weights(ResidualMLP((1,), 9, 2), saved)
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        load_weights(ResidualMLP((1,), 9, 2), saved / "nothing here")
+
+
+def test_networks_without_a_configuration_are_told_apart_by_their_tensors(tmp_path):
+    save_weights(torch.nn.Linear(2, 3), tmp_path / "w")
+    with pytest.raises(ValueError, match=r"network bias: torch.float32 \(3,\) in the file, None"):
+        load_weights(torch.nn.Linear(2, 3, bias=False), tmp_path / "w")
+
+
+def test_a_network_with_the_same_tensors_may_still_be_another(tmp_path):
+    """The number of heads shows in no tensor."""
+    few, more = (DiT(4, 2, 16, 1, heads) for heads in (2, 4))
+    data = torch.zeros(8, 4, 4, 4)
+    how = {"folder": tmp_path, "steps": 2, "tensorboard": False}
+    fit(plain(few), data, **how)
+    with pytest.raises(ValueError, match=r"run: network heads: 2 in the file, 4 asked; match"):
+        fit(plain(more), data, **how)
+    fit(plain(DiT(4, 2, 16, 1, 2, seed=3)), data, **how | {"steps": 3})
 
 
 def test_weights_of_a_loss_that_is_not_finite_are_never_saved(tmp_path):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..names import look_up
 from ..training.build import trainer_of
-from ..training.checkpoint import latest
 from ..training.config import read_configuration
 from ..training.pictures import has_picture
 from ..training.processes import is_first
+from ..weights import latest
 
 DESCRIPTION = """Train the model of a configuration. A run that is stopped (Ctrl-C, or killed) keeps
 its last checkpoint; the same command goes on from there and ends with the same bits as one that was

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from ..denoise import Denoiser, NetworkDenoiser
 from ..model import describe_model, model_of
 from ..sample import sample
-from ..training.checkpoint import latest
 from ..training.load import load_denoiser
-from ..weights import TRAINING, read_file, under, write_file
+from ..weights import TRAINING, latest, read_file, under, write_file
 from .space import LatentSpace
 
 FORMAT = "sde_diffusion.latent_diffusion/1"

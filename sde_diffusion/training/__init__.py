@@ -1,9 +1,9 @@
 """From data to a denoiser."""
 
+from ..weights import checkpoints, latest
 from .autoencoding import AutoencoderObjective
 from .batch import Batch, Losses
 from .build import trainer_of
-from .checkpoint import checkpoints, latest
 from .config import Configuration, read_configuration
 from .data import Data, Flipped, TensorData, as_data
 from .diffusion import DiffusionObjective

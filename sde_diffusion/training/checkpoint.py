@@ -9,26 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..weights import TRAINING, check_same, read_file, write_file
+from ..weights import TRAINING, check_same, checkpoints, read_file, write_file
 
 NAME = "step-{:09d}.safetensors"
-
-
-def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
-    """The checkpoints in a folder, oldest first; none if there is no such folder."""
-    return sorted(Path(folder).glob("step-*.safetensors"))
-
-
-def latest(path: str | os.PathLike[str]) -> Path:
-    """The last checkpoint in a folder; a file as it is.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    found = checkpoints(path) if Path(path).is_dir() else [Path(path)]
-    if not found or not found[-1].exists():
-        raise FileNotFoundError(f"{path} holds no checkpoint (step-*.safetensors): train first")
-    return found[-1]
 
 
 class Checkpoints:
@@ -48,8 +31,14 @@ class Checkpoints:
         for path in self.folder.glob(".step-*.safetensors.*"):
             path.unlink(missing_ok=True)
 
-    def load(self, configuration: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def load(
+        self, configuration: Mapping[str, Any], model: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, header) of the latest checkpoint, which must be of this run; ({}, {}) if none.
+
+        Args:
+            configuration: what settles the steps of the run.
+            model: the description of its model, {} if there is none.
 
         Raises:
             ValueError: it is damaged, of another kind, or of another run.
@@ -58,7 +47,8 @@ class Checkpoints:
         if not found:
             return {}, {}
         tensors, header = read_file(found[-1], TRAINING)
-        check_same(header["configuration"], configuration, found[-1])
+        saved = header["configuration"] | {"model": header["model"].get("network")}
+        check_same(saved, {**configuration, "model": model.get("network")}, found[-1])
         return tensors, header
 
     def save(self, step: int, tensors: Mapping[str, Tensor], header: dict[str, Any]) -> Path:

@@ -14,8 +14,7 @@ from torch import nn
 from ..denoise import NetworkDenoiser
 from ..learned_schedule import LearnedSchedule
 from ..model import describe_model, model_of
-from ..weights import TRAINING, averaged, fill_weights, read_file
-from .checkpoint import latest
+from ..weights import TRAINING, average_name, averaged, fill_weights, latest, read_file
 from .data import Data
 from .objective import Objective
 
@@ -92,7 +91,7 @@ def load_model(
             "the network in your code, then load_weights(network, path)"
         )
     denoiser = model_of(model, f"the model of {file}")
-    name = header["averages"][0] if average is None else _name(average)
+    name = header["averages"][0] if average is None else average_name(average)
     network = denoiser.network
     assert isinstance(network, nn.Module)
     fill_weights(network, tensors, header, file, name)
@@ -125,14 +124,6 @@ def load_denoiser(
     decoder with it.
     """
     return load_model(path, average, device).denoiser
-
-
-def _name(average: str | float) -> str:
-    """A width as the name of its average; a name as it is."""
-    try:
-        return f"sigma_rel {float(average):g}"
-    except ValueError:
-        return str(average)
 
 
 def _drop(objective: Mapping[str, Any]) -> float | None:

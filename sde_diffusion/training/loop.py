@@ -64,7 +64,7 @@ class Loop:
         self.checkpoints = Checkpoints(options.folder, options.keep)
         if self.accelerator.is_main_process:
             self.checkpoints.clear()
-        tensors, header = self.checkpoints.load(self.configuration)
+        tensors, header = self.checkpoints.load(self.configuration, options.model)
         if not header:
             return
         self.state.restore(tensors, header["step"])
