@@ -17,6 +17,7 @@ from .batch import Batch, Losses
 from .checkpoint import Checkpoints
 from .data import Data
 from .interrupt import held_back
+from .objective import Objective
 from .options import Options
 from .order import Order
 from .random import generator_at, seed_at, seed_global
@@ -112,6 +113,7 @@ class Loop:
             seed_global(seed_at(options.seed, NETWORK, n, part), self.accelerator.device)
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
                 losses = self.prepared(batch, generator_at(options.seed, OBJECTIVE, n, part))
+                check_losses(losses, len(batch.x), options.objective)
                 self.scaler.scale(losses.loss.sum() * scale).backward()
             noted.append(Losses(*losses))
         if options.clip is not None:
@@ -249,3 +251,18 @@ class Loop:
         )
         if self.accelerator.is_main_process:
             print(f"stopped at step {step} of {self.options.steps}; {kept}", file=sys.stderr)
+
+
+def check_losses(losses: Any, count: int, objective: Objective) -> None:
+    """Raise unless an objective answered with one loss a sample; values are not read."""
+    kind, loss = type(objective).__name__, getattr(losses, "loss", None)
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"{kind} answered with a {type(losses).__name__}: return Losses(loss), with one loss a "
+            f"sample, of shape (batch,), here ({count},)"
+        )
+    if loss.shape != (count,):
+        raise ValueError(
+            f"{kind} answered with a loss of shape {tuple(loss.shape)}: give one a sample, of "
+            f"shape (batch,), here ({count},), not their mean: the trainer takes it"
+        )
