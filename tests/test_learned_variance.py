@@ -176,7 +176,8 @@ def test_the_plain_part_is_the_plain_loss():
     x_0 = torch.randn(5, 2)
     losses = objective(Batch(x_0), generator_at(0, 0))
     torch.testing.assert_close(losses.loss.detach(), losses.error.to(losses.loss))
-    assert DiffusionObjective(denoiser)(Batch(x_0), generator_at(0, 0)).loss.shape == (5,)
+    with pytest.raises(ValueError, match=r"outputs=2.*LearnedVarianceObjective\(denoiser\)"):
+        DiffusionObjective(denoiser)
 
 
 def test_the_error_is_told_in_units_of_the_noise():

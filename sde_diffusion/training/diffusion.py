@@ -38,7 +38,8 @@ class DiffusionObjective(Objective):
         weighting: name or `Weighting`; "own": the plain squared error of what the network predicts.
         times: name or `Law` of the training times; None: uniform where times lie in [0, 1], else
             log-normal in sigma.
-        drop: share of the samples whose context is withheld, for classifier-free guidance.
+        drop: share of the samples whose context is withheld, for classifier-free guidance; in
+            evaluation mode none is.
         low_discrepancy: the times of a batch are one in each of as many parts of equal probability,
             each of them still drawn from the law; False: they are independent.
         importance: "gradient", "loss" or `Importance`: draw more where that varies most, and weigh
@@ -46,9 +47,9 @@ class DiffusionObjective(Objective):
 
     Raises:
         TypeError: the network is no module.
-        ValueError: an unknown name; a law without weight on the schedule; a weighting that is not
-            finite where the law draws; a share outside [0, 1]; a prediction that says nothing of
-            the data at an end of the schedule.
+        ValueError: a network with two outputs; an unknown name; a law without weight on the
+            schedule; a weighting that is not finite where the law draws; a share outside [0, 1]; a
+            prediction that says nothing of the data at an end of the schedule.
     """
 
     def __init__(
@@ -66,6 +67,11 @@ class DiffusionObjective(Objective):
             raise TypeError(
                 f"the network is a {type(denoiser.network).__name__}: to train, it must be a "
                 "torch.nn.Module"
+            )
+        if denoiser.outputs == 2:
+            raise ValueError(
+                "the network has outputs=2, and this objective trains the first alone: take "
+                "LearnedVarianceObjective(denoiser), which trains both, or build it with outputs=1"
             )
         if not 0 <= drop <= 1:
             raise ValueError(f"drop = {drop}: a share of the samples, from 0 to 1")
@@ -96,8 +102,7 @@ class DiffusionObjective(Objective):
             u, ratio = self.importance.draw(u)
         t = self.times.quantile(u)
         eps = torch.randn(batch.x.shape, generator=generator).to(batch.x)
-        dropped = torch.rand(count, generator=generator) < self.drop
-        losses = self.at(batch, t, eps, dropped)
+        losses = self.at(batch, t, eps, withheld(self.drop * self.training, count, generator))
         if self.importance is None or ratio is None:
             return losses
         if self.training and torch.is_grad_enabled():
@@ -136,11 +141,9 @@ class DiffusionObjective(Objective):
         column = (-1,) + (1,) * (x_0.ndim - 1)
         alpha_t, sigma_t, p, q = coefficients.to(x_0).reshape(4, *column).unbind()
         x_t = alpha_t * x_0 + sigma_t * eps
-        dropped = None if dropped is None else dropped.to(x_0.device)
-        condition = () if context is None else (context, dropped)
-        output, _, _ = self.denoiser.given(*condition).output(x_t, t)
+        output, _, _ = conditioned(self.denoiser, context, dropped).output(x_t, t)
         wide = torch.promote_types(x_0.dtype, torch.float32)
-        own = (output - (p * x_0 + q * eps)).to(wide).square().flatten(1).mean(1)
+        own = (output - (p * x_0 + q * eps)).to(wide).square().reshape(len(x_0), -1).mean(1)
         weight, noise = factors.to(own).unbind()
         lambda_ = torch.as_tensor(schedule.half_log_snr(t)).detach()
         return Losses(weight * own, lambda_, (noise * own).detach())
@@ -199,6 +202,21 @@ def check_noisy_end(denoiser: NetworkDenoiser) -> None:
             f"{schedule.t_max:g} of {schedule!r}: train a network that predicts the velocity "
             "or the data, or end the schedule before"
         )
+
+
+def withheld(share: float, count: int, generator: torch.Generator) -> Tensor | None:
+    """Which samples go without their context, bool, (count,); None: none. It always draws."""
+    dropped = torch.rand(count, generator=generator) < share
+    return dropped if share else None
+
+
+def conditioned(
+    denoiser: NetworkDenoiser, context: Tensor | None, dropped: Tensor | None
+) -> NetworkDenoiser:
+    """The denoiser, given what there is: nothing, the context, or which go without it too."""
+    if context is None:
+        return denoiser
+    return denoiser.given(context, *([] if dropped is None else [dropped.to(context.device)]))
 
 
 def check_clean(x_0: Tensor) -> None:

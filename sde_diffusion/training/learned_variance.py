@@ -23,7 +23,7 @@ from ..reverse import Bins, interpolated, kl, logarithms, normal_nll, reverse_st
 from ..times import check_grid, uniform
 from .batch import Batch, Losses
 from .describe import describe_schedule
-from .diffusion import check_clean, check_noisy_end
+from .diffusion import check_clean, check_noisy_end, conditioned, withheld
 from .objective import Objective
 from .units import error, scales, target
 
@@ -39,7 +39,8 @@ class LearnedVarianceObjective(Objective):
             schedule's own number of steps or 1000, from t_max to t_min.
         weight: of the bound; 0.001 in the paper.
         bins: of the data, for the last step; None: a density.
-        drop: share of the samples whose context is withheld, for classifier-free guidance.
+        drop: share of the samples whose context is withheld, for classifier-free guidance; in
+            evaluation mode none is.
 
     Raises:
         TypeError: if the network has one output.
@@ -95,15 +96,14 @@ class LearnedVarianceObjective(Objective):
         schedule, denoiser, steps = self.denoiser.schedule, self.denoiser, len(self.times)
         k = torch.randint(steps, (len(x_0),), generator=generator)
         eps = torch.randn(x_0.shape, generator=generator).to(x_0)
-        dropped = torch.rand(len(x_0), generator=generator) < self.drop
-        condition = () if context is None else (context, dropped.to(x_0.device))
+        dropped = withheld(self.drop * self.training, len(x_0), generator)
 
         # Coefficients, in float64 on the host.
         t = self.times[k]
         told = (denoiser.prediction, schedule, t, denoiser.sigma_data)
         alpha_t, sigma_t, p, q = (along(c, x_0) for c in (*scales(schedule, t), *target(*told)))
         x_t = alpha_t * x_0 + sigma_t * eps
-        output, v, a, b = denoiser.given(*condition).with_variance(x_t, t)
+        output, v, a, b = conditioned(denoiser, context, dropped).with_variance(x_t, t)
         simple = _mean((output - (p * x_0 + q * eps)).square())
         d = (a * x_t + b * output).detach()
         bound = self._bound(x_0, d, v, k) / math.log(2)

@@ -51,8 +51,8 @@ class LearnedScheduleObjective(Objective):
 
     Raises:
         TypeError: another schedule.
-        ValueError: an objective whose mean depends on the schedule between its ends; ends to learn
-            without bins.
+        ValueError: an objective whose mean depends on the schedule between its ends; a network
+            that is told the time; ends to learn without bins.
     """
 
     def __init__(
@@ -68,9 +68,16 @@ class LearnedScheduleObjective(Objective):
         plain = isinstance(objective.times.law, Uniform) and objective.importance is None
         if objective.weighting.unit != "nats" or not plain:
             raise ValueError(
-                f"the mean of {objective!r} depends on the schedule between its ends, so that "
-                "learning it would change what is minimised: take weighting='likelihood' or "
-                "'sigmoid', times='uniform' and no importance sampling"
+                f"with weighting = {objective.weighting!r}, times = {objective.times.law!r} and "
+                f"importance = {objective.importance!r} the mean of the loss depends on the "
+                "schedule between its ends, so that learning it would change what is minimised: "
+                "take weighting='likelihood' or 'sigmoid', times='uniform' and importance=None"
+            )
+        label = objective.denoiser.label
+        if label in ("time", "timestep", "fractional_timestep"):
+            raise ValueError(
+                f"label = {label!r} tells the network the time, whose noise level moves as the "
+                "schedule is learned: take label='edm' or 'log_snr'"
             )
         if schedule.learn_ends and (bins is None or objective.weighting != LIKELIHOOD):
             raise ValueError(
@@ -108,7 +115,7 @@ class LearnedScheduleObjective(Objective):
         prior = (alpha2 * x_0.square() + torch.expm1(log_sigma2) - log_sigma2) / 2
         guess = x_0 + torch.exp(-clean) * eps  # x_t/alpha_t at the clean end
         reconstruction = self.bins.nll(x_0, guess, -2 * clean)
-        return (prior + reconstruction).flatten(1).mean(1)
+        return (prior + reconstruction).reshape(len(x_0), -1).mean(1)
 
     def after_step(self) -> None:
         self.objective.after_step()
