@@ -334,7 +334,7 @@ def test_examples_run(folder, name, capsys):
         ({"training": {"learning_rate": "1e-3"}}, "learning_rate = '1e-3': give a number"),
         ({"training": {"learning_rate": -1.0}}, "run.json: [training]: learning_rate = -1.0"),
         ({"training": {"steps": 2.5}}, "steps = 2.5: give a whole number"),
-        ({"training": {"ema": 0.1}}, "ema = 0.1: give a list of numbers or tables\n"),
+        ({"training": {"ema": "0.1"}}, "ema = '0.1': give a "),
         ({"samples": {"stepz": 2}}, "did you mean 'steps'"),
         ({"samples": {"n": -1}}, "run.json: [samples]: n = -1: give at least 1"),
         ({"samples": {"n": 0}}, "run.json: [samples]: n = 0"),

@@ -99,7 +99,7 @@ def test_parts_of_a_batch_add_up_and_have_their_own_randomness():
         torch.testing.assert_close(part.network.weight, whole.network.weight, rtol=1e-5, atol=0)
     noisy = [fit(plain(), steps=2, accumulate=parts).losses[0] for parts in (1, 2)]
     assert noisy[0] != noisy[1]
-    with pytest.raises(ValueError, match="batch_size = 8 in accumulate = 3 parts on 1 processes"):
+    with pytest.raises(ValueError, match="batch_size = 8 in accumulate = 3 parts on 1 process:"):
         fit(plain(), accumulate=3)
 
 

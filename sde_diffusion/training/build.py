@@ -21,7 +21,6 @@ from ..schedule_names import schedule_of
 from ..times import check_steps
 from .config import Configuration
 from .data import Data
-from .fits import check_fits
 from .objectives import objective_of
 from .pictures import has_picture, usual_count
 from .processes import is_first
@@ -108,10 +107,6 @@ def denoiser_of(configuration: Configuration, data: Data) -> NetworkDenoiser:
     """The untrained model: [network], [schedule] and [model]."""
     place = configuration.place
     network = build(configuration.network, data.event_shape, place("network"))
-    try:
-        check_fits(network, data)
-    except ValueError as error:
-        raise ValueError(f"{place('network')}: {error}") from error
     schedule = schedule_of(configuration.schedule, place("schedule"))
     given = {"label": default_label(schedule), **configuration.model}
     taken = {"dtype": None, "device": None}

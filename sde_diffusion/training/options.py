@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from ..denoise import NetworkDenoiser
 from ..extras import optional
 from ..names import look_up
 from ..noise import check_seed
 from ..times import check_steps
 from ..weights import describe
 from .data import Data
-from .ema import Average
-from .fits import check_fits
+from .ema import Average, as_average
+from .fits import check_fits, check_held_out
 from .objective import Objective
-from .processes import PRECISIONS
+from .processes import PRECISIONS, check_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +62,28 @@ class Options:
         counts = ("batch_size", "checkpoint_every", "keep", "log_every", "sample_every")
         for name in (*counts, "evaluate_every", "accumulate", "warm_up"):
             count, least = getattr(self, name), 0 if name == "warm_up" else 1
-            if not (count is None or (type(count) is int and count >= least)):
+            left_out = count is None and name == "accumulate"
+            if not (left_out or (type(count) is int and count >= least)):
                 raise ValueError(f"{name} = {count!r} must be an integer of at least {least}")
         for name in ("learning_rate", "epsilon", "clip"):
             value = getattr(self, name)
-            if not (value is None or (math.isfinite(value) and value > 0)):
-                raise ValueError(f"{name} = {value} must be positive and finite")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas = {self.betas} must be two numbers in [0, 1)")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay = {self.weight_decay} must be 0 or more")
+            left_out = value is None and name == "clip"
+            if not (left_out or (_is_number(value) and 0 < value < math.inf)):
+                raise ValueError(f"{name} = {value!r} must be a number, positive and finite")
+        if not _are_decays(self.betas):
+            raise ValueError(
+                f"betas = {self.betas!r} must be two numbers in [0, 1), as (0.9, 0.999)"
+            )
+        if not (_is_number(self.weight_decay) and 0 <= self.weight_decay < math.inf):
+            raise ValueError(f"weight_decay = {self.weight_decay!r} must be a number, 0 or more")
         look_up("mixed precision", self.mixed_precision, dict.fromkeys(PRECISIONS))
         self._check_objective()
-        if not self.ema:
-            raise ValueError("ema = () leaves no weights to sample from: give (0.1,)")
+        check_fits(self.objective, self.data)
+        if self.held_out is not None:
+            check_held_out(self.objective, self.data, self.held_out)
+        check_device(self.device)
+        if not (self.sampler is None or callable(self.sampler)):
+            raise TypeError(f"sampler = {self.sampler!r} must be a function, network -> samples")
         if self.folder is None:
             asked = (self.sampler, self.held_out, self.tensorboard or None)
             if any(part is not None for part in asked):
@@ -96,8 +105,12 @@ class Options:
             raise TypeError(f"{kind} has no module `network`: name the one wanted in the end so")
         if not any(p.requires_grad for p in objective.parameters()):
             raise ValueError(f"{kind} has no weights to train: all have requires_grad=False")
-        if isinstance(getattr(objective, "denoiser", None), NetworkDenoiser):
-            check_fits(objective.network, self.data)
+        lazy = next((n for n, p in objective.named_parameters() if is_lazy(p)), None)
+        if lazy is not None:
+            raise ValueError(
+                f"{lazy} of {kind} has no shape yet: call the network once, as network(x, t), "
+                "before it is trained"
+            )
 
     def parts(self, processes: int) -> int:
         """Parts of a batch, over all processes.
@@ -109,7 +122,8 @@ class Options:
         if self.batch_size % parts or parts % processes:
             raise ValueError(
                 f"batch_size = {self.batch_size} in accumulate = {parts} parts on {processes} "
-                "processes: the parts must divide the batch, and the processes the parts"
+                f"process{'es' * (processes > 1)}: the parts must divide the batch, and the "
+                "processes the parts"
             )
         return parts
 
@@ -125,3 +139,39 @@ class Options:
             "data": self.data.describe(),
             "network": describe(self.objective),
         }
+
+
+def averages_of(ema: Any) -> list[Average]:
+    """The averages asked for: one alone, or a list of them.
+
+    Raises:
+        TypeError, ValueError: none, something else, or two of one name.
+    """
+    alone = _is_number(ema) or isinstance(ema, Average | Mapping)
+    given = [ema] if alone else ema
+    cure = "give sigma_rel of one or more averages of the weights, as (0.1, 0.05)"
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TypeError(f"ema = {ema!r}: {cure}")
+    if not given:
+        raise ValueError(f"ema = {ema!r} leaves no weights to sample from: {cure}")
+    for one in given:
+        values = one.values() if isinstance(one, Mapping) else [one]
+        if not all(isinstance(value, Average) or _is_number(value) for value in values):
+            raise TypeError(f"ema = {ema!r} with {one!r}: {cure}")
+    averages = [as_average(one) for one in given]
+    names = [average.name for average in averages]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"ema = {ema!r} asks twice for {twice!r}: averages go by that name")
+    return averages
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _are_decays(betas: Any) -> bool:
+    """Whether these are AdamW's two decays."""
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        return False
+    return all(_is_number(beta) and 0 <= beta < 1 for beta in betas)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -11,6 +11,7 @@ from ..denoise import NetworkDenoiser
 from ..model import default_label
 from ..scalar import Scalar
 from ..schedule import Schedule
+from ..schedule_names import schedule_of
 from .diffusion import DiffusionObjective
 from .laws import Law
 from .trainer import Trainer, TrainResult
@@ -20,7 +21,7 @@ from .weightings import Weighting
 def train(
     network: nn.Module,
     data: Any,
-    schedule: Schedule,
+    schedule: Schedule | str | Mapping[str, Any],
     *,
     steps: int,
     prediction: str = "noise",
@@ -42,7 +43,7 @@ def train(
         network: gives the initial weights and is left as it was; asked as network(x, label), with
             conditions as network(x, label, context, drop).
         data: a tensor (n, *event), a pair (tensor, conditions), or `Data`.
-        schedule: t -> (alpha_t, sigma_t).
+        schedule: t -> (alpha_t, sigma_t), or its name, as "vp_cosine", or description.
         steps: number of updates, at least 1.
         prediction: "noise", "data", "velocity", "flow", "score" or "edm".
         label: how the network is told the time, as for `NetworkDenoiser`; default: "time" where
@@ -53,6 +54,12 @@ def train(
 
     It raises what `Trainer` and `Trainer.train` do.
     """
+    if isinstance(schedule, str | Mapping):
+        schedule = schedule_of({"kind": schedule} if isinstance(schedule, str) else schedule)
+    if not isinstance(schedule, Schedule):
+        raise TypeError(
+            f"schedule = {schedule!r}: give a Schedule, as VPCosine(), or the name of one"
+        )
     label = default_label(schedule) if label is None else label
     denoiser = NetworkDenoiser(network, schedule, prediction, label)
     objective = DiffusionObjective(denoiser, weighting=weighting, times=times, drop=drop)

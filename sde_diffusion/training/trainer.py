@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data import as_data
-from .ema import Average, as_average
+from .data import Data, as_data
+from .ema import Average
 from .load import described
 from .loop import Loop
 from .objective import Objective
-from .options import Options
+from .options import Options, averages_of
 from .processes import accelerated
 from .random import global_state_kept
 
@@ -61,7 +61,7 @@ class Trainer:
     ends with the same bits, and one with more `steps` trains further.
 
     A run on several processes (`accelerate launch`, `torchrun`) does the same steps: each process
-    takes its share of the parts of the batch.
+    takes its share of the parts of the batch. Runs in threads of one process wait for each other.
 
     Args:
         objective: what is minimised, and all that is trained; left as it is, a copy is trained.
@@ -80,7 +80,7 @@ class Trainer:
             number, not on that of processes. Default: one for each process.
         mixed_precision: "no", "bf16" or "fp16" (with a scaled loss, on a GPU).
         ema: averages of the weights: sigma_rel of power-function averages, or
-            `ConstantDecay(0.999)`; the first is what is sampled from.
+            `ConstantDecay(0.999)`, one or several; the first is what is sampled from.
         seed: of everything drawn here.
         folder: where everything is kept; None: nothing is.
         checkpoint_every: steps between two checkpoints.
@@ -89,13 +89,13 @@ class Trainer:
         sampler: network -> samples, with the averaged network; of images (n, channels, height,
             width), channels 1 or 3, a grid is drawn, of vectors (n, 2) the points.
         sample_every: steps between two sets of samples; default: as checkpoints.
-        held_out: data on which the averaged weights are evaluated.
+        held_out: data on which the averaged weights are evaluated, no condition withheld.
         evaluate_every: steps between two evaluations; default: as checkpoints.
         model: a description of the model, as JSON has it, kept in the checkpoints; default: what
             `load_denoiser` needs, where the network and the schedule are the library's.
         tensorboard: log to TensorBoard; default: where it is installed and there is a folder.
         progress: tell progress, with the time left and the loss by half-log-SNR, on stderr.
-        device: "cpu" to stay there; default: what `accelerate` finds.
+        device: "cpu" to stay there, or one GPU, as "cuda:1"; default: what `accelerate` finds.
 
     Raises:
         TypeError, ValueError: an argument is out of range or does not fit another.
@@ -117,7 +117,10 @@ class Trainer:
         clip: float | None = 1.0,
         accumulate: int | None = None,
         mixed_precision: str = "no",
-        ema: Sequence[Average | float | Mapping[str, float]] = (0.1, 0.05),
+        ema: Average
+        | float
+        | Mapping[str, float]
+        | Sequence[Average | float | Mapping[str, float]] = (0.1, 0.05),
         seed: int = 0,
         folder: str | os.PathLike[str] | None = None,
         checkpoint_every: int = 1000,
@@ -146,7 +149,7 @@ class Trainer:
             clip=clip,
             accumulate=accumulate,
             mixed_precision=mixed_precision,
-            ema=[as_average(given) for given in ema],
+            ema=averages_of(ema),
             seed=seed,
             folder=None if folder is None else Path(folder),
             checkpoint_every=checkpoint_every,
@@ -154,7 +157,7 @@ class Trainer:
             log_every=log_every,
             sampler=sampler,
             sample_every=checkpoint_every if sample_every is None else sample_every,
-            held_out=None if held_out is None else as_data(held_out),
+            held_out=None if held_out is None else _held_out(held_out, samples),
             evaluate_every=checkpoint_every if evaluate_every is None else evaluate_every,
             model=described(objective, samples) if model is None else dict(model),
             tensorboard=tensorboard,
@@ -188,3 +191,12 @@ class Trainer:
         state.objective.__dict__.pop("forward", None)  # accelerate's, bound to this copy
         objective = state.objective.eval()
         return TrainResult(averages[names[0]], averages, objective, losses, state.step)
+
+
+def _held_out(given: Any, data: Data) -> Data:
+    """The held-out data, plain tensors in the range of the others; errors name them."""
+    plain = not hasattr(given, "batch")
+    try:
+        return as_data(given, getattr(data, "range", None) if plain else None)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"held_out: {error}") from error
