@@ -11,11 +11,8 @@ from PIL import Image
 
 import sde_diffusion as sd
 from sde_diffusion.cli import main
-from sde_diffusion.commands.train import EXAMPLES
-from sde_diffusion.networks import NETWORKS, UNet
-from sde_diffusion.schedule_names import SCHEDULES
-from sde_diffusion.training import LAWS, WEIGHTINGS, latest, load_model
-from sde_diffusion.training.sources import SOURCES
+from sde_diffusion.networks import UNet
+from sde_diffusion.training import latest, load_model
 from sde_diffusion.weights import TRAINING, read_file
 
 QUIET = {"tensorboard": False}
@@ -262,29 +259,6 @@ def test_a_stopped_run_goes_on_to_the_same_bits(folder, trained, monkeypatch, ca
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     assert main(["train", "run.json", "--steps", "6"]) == 0
     assert load_model(folder / "run").step == 6
-
-
-def test_the_list_has_all_that_a_configuration_can_name(capsys):
-    assert main(["list", "training"]) == 0
-    shown = capsys.readouterr().out
-    kinds = {*SOURCES, *NETWORKS, *SCHEDULES, *WEIGHTINGS, *LAWS}
-    assert kinds <= {line.split()[0] for line in shown.splitlines() if line}
-    assert "beta_max" in shown
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_examples_run(folder, name, capsys):
-    assert main(["train", "--example", name]) == 0
-    text = capsys.readouterr().out
-    (folder / f"{name}.toml").write_text(text)
-    (folder / "pictures").mkdir()
-    for i in range(3):
-        Image.new("RGB", (70, 80), (80 * i, 0, 0)).save(folder / "pictures" / f"{i}.png")
-    batch = 64 if name == "digits" else 2
-    small = {"training.batch_size": batch, "samples.steps": 2, "samples.n": 2, "network.width": 8}
-    settings = [f"--set={key}={value}" for key, value in small.items()]
-    assert main(["train", f"{name}.toml", "--steps", "2", *settings]) == 0
-    assert main(["sample", name, "--n", "2", "--steps", "2"]) == 0
 
 
 @pytest.mark.parametrize(

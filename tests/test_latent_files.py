@@ -112,6 +112,15 @@ def test_the_command_says_that_samples_are_latents(space, tmp_path, capsys):
     assert (tmp_path / "z.npz").exists()
 
 
+def test_an_autoencoder_is_not_sampled_from(tmp_path, capsys):
+    objective = AutoencoderObjective(autoencoder(), kl=0.01)
+    Trainer(objective, images(), steps=1, folder=tmp_path / "run", **QUIET).train()
+    assert main(["sample", str(tmp_path / "run")]) == 1
+    assert "holds an autoencoder" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"LatentSpace\.measure"):
+        sd.load_denoiser(tmp_path / "run")
+
+
 def test_files_of_another_kind_or_damaged(space, tmp_path):
     path = tmp_path / "space.safetensors"
     space.save(path)

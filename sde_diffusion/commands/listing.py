@@ -21,7 +21,9 @@ from ..solvers import CLAIMS, PAPERS, SOLVERS
 from ..tables import Table
 from ..times import GRIDS
 from ..training import LAWS, WEIGHTINGS
+from ..training.objectives import IMPORTANCES
 from ..training.sources import SOURCES
+from ..training.weightings import Flat
 from ..variances import LEARNED, analytic_dpm
 from .show import show
 
@@ -111,6 +113,7 @@ def training() -> Table:
         "[schedule]": SCHEDULES,
         "weighting": WEIGHTINGS,
         "times": LAWS,
+        "importance": IMPORTANCES,
     }
     rows = tuple(
         (kind, place, _what(function), " ".join(parameters_of(function)))
@@ -122,9 +125,11 @@ def training() -> Table:
 
 
 def _what(function: Callable[..., Any]) -> str:
-    if isinstance(function, partial):  # a weighting, flat in one unit
+    if not isinstance(function, partial):
+        return _first_line(function)
+    if function.func is Flat:
         return f"Weight 1 on the error in: {function.args[0]}."
-    return _first_line(function)
+    return f"Times drawn in proportion to the root mean square of the {function.args[0]}."
 
 
 def _first_line(method: object) -> str:

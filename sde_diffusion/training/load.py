@@ -15,6 +15,7 @@ from ..denoise import NetworkDenoiser
 from ..learned_schedule import LearnedSchedule
 from ..model import describe_model, model_of
 from ..weights import TRAINING, average_name, averaged, fill_weights, latest, read_file
+from .autoencoding import AutoencoderObjective
 from .data import Data
 from .objective import Objective
 
@@ -85,6 +86,12 @@ def load_model(
     file = latest(path)
     tensors, header = read_file(file, TRAINING)
     model = header.get("model")
+    if header["configuration"].get("objective") == AutoencoderObjective.__name__:
+        raise ValueError(
+            f"{file} holds an autoencoder, which has no samples of its own: fill yours, "
+            "load_weights(autoencoder, path), and train on its latents, "
+            "LatentSpace.measure(autoencoder, data)"
+        )
     if not model:
         raise ValueError(
             f"{file} does not describe its model, whose network or schedule is of your own: make "
