@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..denoise import NetworkDenoiser
 from .batch import Batch, Losses
 from .describe import describe_schedule, without_addresses
-from .importance import Importance
+from .importance import BELOW_ONE, Importance
 from .laws import Law, law_of
 from .objective import Objective
 from .units import error, scales, target
@@ -178,7 +178,9 @@ class DiffusionObjective(Objective):
         """The loss is defined wherever the law draws."""
         schedule, prediction = self.denoiser.schedule, self.denoiser.prediction
         check_noisy_end(self.denoiser)
-        t = self.times.quantile((torch.arange(33, dtype=torch.float64) + 0.5) / 33)
+        ends = torch.tensor([0.0, BELOW_ONE], dtype=torch.float64)  # of what `_levels` draws
+        u = torch.cat([(torch.arange(33, dtype=torch.float64) + 0.5) / 33, ends])
+        t = self.times.quantile(u)
         weight = self.coefficient(t)
         wrong = ~(weight.isfinite() & (weight >= 0))
         if bool(wrong.any()):

@@ -23,9 +23,11 @@ from ..extras import optional
 from .diffusion import DiffusionObjective
 from .objective import Objective
 from .uncertainty import LearnedUncertainty
+from .units import error, scales
 
 # Okabe & Ito (2008): told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#666666")
+FARTHEST = 300.0  # e^(2 lambda) is a float as far as here
 STYLES = ("-", "--", "-.", ":")
 
 
@@ -34,7 +36,8 @@ def effective_weight(objective: Objective, lambdas: Tensor) -> Tensor:
     """w(lambda), the weight of the squared error in the noise per unit of half-log-SNR.
 
     Not normalised: the integral of w(lambda) E|eps - eps_hat|^2/D is the mean of the loss (where an
-    uncertainty is learned, of its first term). 0 where the law of times never draws.
+    uncertainty is learned, of its first term). 0 where the law of times never draws. On a schedule
+    that reaches alpha = 0 it may grow without bound as lambda falls; -inf is read as -300.
 
     Args:
         objective: a `DiffusionObjective`, or one with a `LearnedUncertainty`.
@@ -52,12 +55,27 @@ def effective_weight(objective: Objective, lambdas: Tensor) -> Tensor:
         raise TypeError(f"{type(objective).__name__} is no denoising objective: it has no weight")
     schedule = objective.denoiser.schedule
     noisy, clean = (float(schedule.half_log_snr(t)) for t in (schedule.t_max, schedule.t_clean))
+    lambdas = lambdas.double().cpu()
     inside = (lambdas >= noisy) & (lambdas <= clean)
+    lambda_ = lambdas[inside].clamp(-FARTHEST, FARTHEST)
+    t = torch.as_tensor(schedule.time_of(lambda_))
     weight = torch.zeros(lambdas.shape, dtype=torch.float64)
-    t = torch.as_tensor(schedule.time_of(lambdas.double().cpu()[inside]))
-    per_noise = objective.coefficient(t) / objective.noise_factor(t)
-    weight[inside] = per_noise * objective.times.density_in_lambda(t)
+    weight[inside] = objective.weighting(lambda_) * _density_in_unit(objective, t, lambda_)
     return weight
+
+
+def _density_in_unit(objective: DiffusionObjective, t: Tensor, lambda_: Tensor) -> Tensor:
+    """(r_unit/r_noise)^2 p(lambda), with alpha = sigma e^lambda where t cannot tell it from 0."""
+    denoiser, unit = objective.denoiser, objective.weighting.unit
+    if unit == "nats":  # stated for lambda: the density is divided out
+        return torch.ones_like(lambda_)
+    density = objective.times.density_in_lambda(t, lambda_)
+    unit = denoiser.prediction if unit == "own" else unit
+    sigma = scales(denoiser.schedule, t)[1]
+    if unit in ("noise", "score"):  # of these the error vanishes with alpha too
+        return density if unit == "noise" else density / sigma**2
+    own = error(unit, denoiser.schedule, t, denoiser.sigma_data)
+    return density * (own / (sigma * torch.exp(lambda_))) ** 2
 
 
 def plot_effective_weights(

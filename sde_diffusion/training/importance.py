@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..names import look_up
 
+BELOW_ONE = 1 - 2.0**-53  # laws may have no finite time at u = 1
 LEAST = 10.0  # draws that every cell must have seen before q leaves the uniform density
 _SQUARES = {"loss": lambda loss, c: loss * loss, "gradient": lambda loss, c: c * loss}
 
@@ -67,12 +68,15 @@ class Importance(nn.Module):
         return self.uniform + (1 - self.uniform) * root / root.mean()
 
     def draw(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """(u, 1/q(u)) for v uniform on [0, 1), float64 on the CPU; stratified v gives such u."""
+        """(u, 1/q(u)) for v uniform on [0, 1), float64 on the CPU; stratified v gives such u.
+
+        u too is below 1.
+        """
         q = self.density()
         ends = torch.cat([q.new_zeros(1), (q / self.cells).cumsum(0)])
         cell = (torch.searchsorted(ends, v, right=True) - 1).clamp(0, self.cells - 1)
         inside = ((v - ends[cell]) / (q[cell] / self.cells)).clamp(0, 1)
-        return (cell + inside) / self.cells, 1 / q[cell]
+        return ((cell + inside) / self.cells).clamp(max=BELOW_ONE), 1 / q[cell]
 
     @torch.no_grad()
     def observe(self, u: Tensor, loss: Tensor, coefficient: Tensor) -> None:

@@ -17,7 +17,11 @@ and importance sampling serve every law.
     "laplace"          lambda       Laplace                      Hang et al. 2024
     "cosine"           lambda       1/(pi cosh lambda)           what the cosine schedule draws
 
-The density per unit of time and that per unit of lambda differ by |lambda'|.
+The density per unit of time and that per unit of lambda differ by |lambda'|, which is infinite
+where alpha or sigma is 0. So the one is made of the other by two factors that have limits there,
+
+    p(t) = p(lambda) e^|lambda| * |lambda'| e^-|lambda|,
+    |lambda'| e^-|lambda| = (alpha sigma' - sigma alpha') / max(alpha, sigma)^2.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ from torch import Tensor
 
 from ..names import look_up
 from ..schedule import Schedule
-from .units import error
+from .units import error, scales
 
 
 class Law(ABC):
@@ -56,6 +60,14 @@ class Law(ABC):
     @abstractmethod
     def density(self, c: Tensor) -> Tensor:
         """F'(c)."""
+
+    def scaled_density(self, c: Tensor) -> Tensor:
+        """F'(c) e^|c|, at c = -inf and inf its limit; needed of laws in lambda alone.
+
+        As it stands here for laws that fall faster than e^-|c|; others override it.
+        """
+        density = self.density(c)
+        return torch.where(density > 0, density * torch.exp(c.abs()), torch.zeros_like(c))
 
     def on(self, schedule: Schedule) -> Times:
         """The law, cut to the range of a schedule."""
@@ -105,13 +117,24 @@ class Times:
         if self.law.coordinate == "time":
             span = self.schedule.t_max - self.schedule.t_min
             return self.law.density(self._coordinate(t)) / (self.mass * span)
-        return self.density_in_lambda(t) * _speed(self.schedule, t)
+        alpha, sigma = scales(self.schedule, t)
+        speed = error("flow", self.schedule, t) / torch.maximum(alpha, sigma) ** 2
+        return self.law.scaled_density(self._coordinate(t)) * speed / self.mass
 
-    def density_in_lambda(self, t: Tensor) -> Tensor:
-        """Density per unit of half-log-SNR at lambda_t."""
+    def density_in_lambda(self, t: Tensor, lambda_: Tensor | None = None) -> Tensor:
+        """Density per unit of half-log-SNR at lambda_t.
+
+        Args:
+            t: times, float64.
+            lambda_: theirs, where known better than t tells: next to alpha = 0 a change of lambda
+                is less than the rounding of t. Default: lambda_t.
+        """
+        lambda_ = torch.as_tensor(self.schedule.half_log_snr(t)) if lambda_ is None else lambda_
         if self.law.coordinate == "lambda":
-            return self.law.density(self._coordinate(t)) / self.mass
-        return self.density(t) / _speed(self.schedule, t)
+            return self.law.density(lambda_) / self.mass
+        sigma = scales(self.schedule, t)[1]
+        # 1/|lambda'|, with alpha = sigma e^lambda
+        return self.density(t) * sigma**2 * torch.exp(lambda_) / error("flow", self.schedule, t)
 
     def _coordinate(self, t: Tensor) -> Tensor:
         if self.law.coordinate == "lambda":
@@ -228,6 +251,9 @@ class Laplace(Law):
     def density(self, c: Tensor) -> Tensor:
         return torch.exp(-((c - self.location) / self.scale).abs()) / (2 * self.scale)
 
+    def scaled_density(self, c: Tensor) -> Tensor:
+        return torch.exp(_rise(c, self.location, self.scale)) / (2 * self.scale)
+
 
 @dataclass(frozen=True)
 class Cosine(Law):
@@ -248,10 +274,15 @@ class Cosine(Law):
     def density(self, c: Tensor) -> Tensor:
         return 1 / (math.pi * torch.cosh(c - self.location))
 
+    def scaled_density(self, c: Tensor) -> Tensor:
+        one = 1 + torch.exp(-2 * (c - self.location).abs())
+        return torch.exp(_rise(c, self.location, 1.0)) * 2 / (math.pi * one)
 
-def _speed(schedule: Schedule, t: Tensor) -> Tensor:
-    """|lambda'_t| = (error in nats / error in the noise)^2."""
-    return (error("nats", schedule, t) / error("noise", schedule, t)) ** 2
+
+def _rise(c: Tensor, location: float, scale: float) -> Tensor:
+    """|c| - |c - location|/scale, at c = -inf and inf its limit."""
+    limit = c.sign() * location if scale == 1 else c.abs() * (1 - 1 / scale)
+    return torch.where(c.isinf(), limit, c.abs() - (c - location).abs() / scale)
 
 
 def _bell(z: Tensor) -> Tensor:
