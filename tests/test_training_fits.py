@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runs import Quadratic, fit
+from runs import Quadratic, fit, scheduling
 from torch import nn
 
 import sde_diffusion as sd
@@ -15,6 +15,7 @@ from sde_diffusion.training import (
     as_data,
     train,
 )
+from sde_diffusion.training.build import Samples, sampler_of
 from sde_diffusion.training.random import generator_at
 
 X, IMAGES = torch.linspace(-1, 1, 16)[:, None], torch.zeros(4, 1, 8, 8)
@@ -164,6 +165,29 @@ def test_a_learned_schedule_refuses_labels_and_weights_in_few_words():
             LearnedScheduleObjective(DiffusionObjective(denoiser, **options))
         assert len(str(found.value)) < 450
         assert "ResidualMLP" not in str(found.value)
+
+
+def test_samples_are_drawn_on_the_schedule_as_it_is_by_then(tmp_path):
+    seen = []
+
+    def sampler(network, schedule):
+        seen.append(schedule)
+        return torch.zeros(1, 2)
+
+    fit(scheduling(), X, folder=tmp_path / "a", sampler=sampler, sample_every=12)
+    task = scheduling()
+    assert seen[0] == task.schedule.frozen()
+    assert len({repr(schedule) for schedule in seen}) == 3
+    assert seen[2] == sd.load_denoiser(tmp_path / "a").schedule
+    with pytest.raises(ValueError, match=r"sampler\(network\) takes .* write sampler"):
+        fit(task, X, folder=tmp_path / "b", sampler=lambda network: torch.zeros(1, 2))
+
+    draw = sampler_of(task.denoiser, as_data(X), Samples(n=4, steps=2))
+    nn.init.normal_(task.network.leave.weight)
+    narrow = sd.LearnedSchedule(2.0, -2.0).frozen()
+    drawn = draw(task.network, narrow)
+    assert torch.equal(drawn, sd.sample(task.denoiser.on(narrow), (4, 1), steps=2, seed=0))
+    assert not torch.equal(drawn, draw(task.network))
 
 
 def test_an_objective_without_a_denoiser_is_not_asked():

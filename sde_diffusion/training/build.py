@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from ..networks import build
 from ..noise import check_seed
 from ..options import called
 from ..sample import check_options, find_solver, load_plan, sample
+from ..schedule import Schedule
 from ..schedule_names import schedule_of
 from ..times import check_steps
 from .config import Configuration
@@ -115,14 +115,12 @@ def denoiser_of(configuration: Configuration, data: Data) -> NetworkDenoiser:
     )
 
 
-def sampler_of(
-    denoiser: NetworkDenoiser, data: Data, samples: Samples
-) -> Callable[[nn.Module], Tensor]:
-    """network -> samples, the classes taking turns."""
+def sampler_of(denoiser: NetworkDenoiser, data: Data, samples: Samples) -> Callable[..., Tensor]:
+    """network -> samples, the classes taking turns; on a learned schedule, what it is by then."""
     n = usual_count(data.classes) if samples.n is None else samples.n
 
-    def draw(network: nn.Module) -> Tensor:
-        model = copy.copy(denoiser)
+    def draw(network: nn.Module, schedule: Schedule | None = None) -> Tensor:
+        model = denoiser.on(schedule or denoiser.schedule)
         model.network = network
         if data.classes:
             model = model.given((torch.arange(n) % data.classes).to(model.device))

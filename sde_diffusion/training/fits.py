@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..denoise import NetworkDenoiser
+from ..learned_schedule import LearnedSchedule
 from ..networks.build import NETWORKS
 from .data import Data
 from .objective import Objective
@@ -122,20 +123,41 @@ def _check_conditions(
 
 def _check_signature(network: nn.Module, conditions: int, drop: float) -> None:
     """The network can be asked with as many conditions: none, the context, or drop beside it."""
-    try:
-        signature = inspect.signature(network.forward)
-    except (TypeError, ValueError):  # a compiled function has none
-        return
     words = ("x", "t", "context", "drop")[: 2 + conditions]
+    reason = _unasked(network.forward, *words)
+    if reason:
+        why = ("", "with conditions ", f"with conditions, withheld with drop = {drop:g}, ")
+        raise ValueError(
+            f"{type(network).__name__}.forward{reason[0]} cannot be asked as forward("
+            f"{', '.join(words)}), as it is {why[conditions]}here ({reason[1]}): write it so"
+            + (" (drop, booleans, one a sample: whose context is withheld)" * (conditions == 2))
+        )
+
+
+def check_sampler(sampler: Any, objective: Objective) -> None:
+    """ValueError where the schedule is learned and the sampler does not take what it becomes."""
+    schedule = getattr(getattr(objective, "denoiser", None), "schedule", None)
+    if sampler is None or not isinstance(schedule, LearnedSchedule):
+        return
+    reason = _unasked(sampler, "network", "schedule")
+    if reason:
+        raise ValueError(
+            f"the schedule is learned, and sampler{reason[0]} takes the network alone: write "
+            "sampler(network, schedule), and sample on the schedule that it is given"
+        )
+
+
+def _unasked(function: Any, *words: str) -> tuple[str, str] | None:
+    """Its signature and the reason, if a function cannot be called with so many arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a compiled function has none
+        return None
     try:
         signature.bind(*words)
     except TypeError as error:
-        why = ("", "with conditions ", f"with conditions, withheld with drop = {drop:g}, ")
-        raise ValueError(
-            f"{type(network).__name__}.forward{signature} cannot be asked as forward("
-            f"{', '.join(words)}), as it is {why[conditions]}here ({error}): write it so"
-            + (" (drop, booleans, one a sample: whose context is withheld)" * (conditions == 2))
-        ) from None
+        return str(signature), str(error)
+    return None
 
 
 def _ask(network: nn.Module, event_shape: tuple[int, ...], context: Tensor | None) -> None:

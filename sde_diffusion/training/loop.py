@@ -166,7 +166,9 @@ class Loop:
     def _sample(self, report: Report) -> None:
         if self.options.sampler is not None:
             with torch.no_grad():
-                x = self.options.sampler(self.state.averaged(0))
+                schedule = self.state.schedule(0)
+                learned = () if schedule is None else (schedule,)
+                x = self.options.sampler(self.state.averaged(0), *learned)
             data = self.options.data
             report.samples(self.state.step, x, data.range, data.classes)
 

@@ -20,7 +20,7 @@ from ..times import check_steps
 from ..weights import describe
 from .data import Data
 from .ema import Average, as_average
-from .fits import check_fits, check_held_out
+from .fits import check_fits, check_held_out, check_sampler
 from .objective import Objective
 from .processes import PRECISIONS, check_device
 
@@ -47,7 +47,7 @@ class Options:
     checkpoint_every: int
     keep: int
     log_every: int
-    sampler: Callable[[nn.Module], Tensor] | None
+    sampler: Callable[..., Tensor] | None
     sample_every: int
     held_out: Data | None
     evaluate_every: int
@@ -84,6 +84,7 @@ class Options:
         check_device(self.device)
         if not (self.sampler is None or callable(self.sampler)):
             raise TypeError(f"sampler = {self.sampler!r} must be a function, network -> samples")
+        check_sampler(self.sampler, self.objective)
         if self.folder is None:
             asked = (self.sampler, self.held_out, self.tensorboard or None)
             if any(part is not None for part in asked):

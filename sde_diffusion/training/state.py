@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..learned_schedule import FrozenSchedule, LearnedSchedule
 from ..weights import under
 from .ema import Average, Averages
 from .objective import Objective
 from .record import Record
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class State:
@@ -51,14 +54,23 @@ class State:
             if isinstance(part, nn.Module)
         }
 
-    @torch.no_grad()
     def averaged(self, which: int) -> nn.Module:
         """A copy of the network, in evaluation mode, with weights of one of the averages."""
-        network = copy.deepcopy(self.objective.network).eval().requires_grad_(False)
-        own = self.objective.network.parameters()
-        for value, source in zip(network.parameters(), own, strict=True):
+        return self._averaged(self.objective.network, which)
+
+    def schedule(self, which: int) -> FrozenSchedule | None:
+        """What the schedule has become, with weights of one of the averages, if it is learned."""
+        schedule = getattr(getattr(self.objective, "denoiser", None), "schedule", None)
+        if not isinstance(schedule, LearnedSchedule):
+            return None
+        return self._averaged(schedule, which).frozen()
+
+    @torch.no_grad()
+    def _averaged(self, module: Module, which: int) -> Module:
+        copied = copy.deepcopy(module).eval().requires_grad_(False)
+        for value, source in zip(copied.parameters(), module.parameters(), strict=True):
             value.copy_(self.averages.of(source, which))
-        return network
+        return copied
 
     def check_finite(self) -> None:
         """Raise FloatingPointError unless all that was trained is finite; waits for the device."""

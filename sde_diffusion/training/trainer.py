@@ -86,7 +86,8 @@ class Trainer:
         checkpoint_every: steps between two checkpoints.
         keep: how many of the latest checkpoints are kept.
         log_every: steps between two lines of the log, when losses are read from the device.
-        sampler: network -> samples, with the averaged network; of images (n, channels, height,
+        sampler: network -> samples, with the averaged network, or on a learned schedule
+            (network, schedule) -> samples, with what it is by then; of images (n, channels, height,
             width), channels 1 or 3, a grid is drawn, of vectors (n, 2) the points.
         sample_every: steps between two sets of samples; default: as checkpoints.
         held_out: data on which the averaged weights are evaluated, no condition withheld.
@@ -126,7 +127,7 @@ class Trainer:
         checkpoint_every: int = 1000,
         keep: int = 1,
         log_every: int = 50,
-        sampler: Callable[[nn.Module], Tensor] | None = None,
+        sampler: Callable[..., Tensor] | None = None,
         sample_every: int | None = None,
         held_out: Any = None,
         evaluate_every: int | None = None,
