@@ -137,6 +137,19 @@ def test_what_has_no_picture_is_trained_too(folder, shape, capsys):
         )
 
 
+def test_one_process_speaks_for_all(folder, monkeypatch, capsys):
+    """What a launcher numbers RANK 1 trains its share in silence."""
+    np.save("x.npy", np.zeros((16, 4), dtype=np.float32))
+    tables = {name: TABLES[name] for name in ("schedule", "training")}
+    network = {"kind": "mlp", "width": 8, "depth": 1}
+    write({**tables, "data": {"kind": "numpy", "path": "x.npy"}, "network": network})
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", "run.json"]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "no pictures" not in told.err
+
+
 def test_as_many_samples_of_each_class(folder, trained):
     """The usual number is a multiple of the classes, and each class stands in its column."""
     assert main(["sample", str(trained), "--steps", "1", "--out", "x.npz"]) == 0
@@ -307,6 +320,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(folder, trained, monkeypatch, ca
         ({"training": {"learning_rat": 1e-3}}, "did you mean 'learning_rate'"),
         ({"training": {"learning_rate": "1e-3"}}, "learning_rate = '1e-3': give a number"),
         ({"training": {"learning_rate": -1.0}}, "run.json: [training]: learning_rate = -1.0"),
+        ({"training": {"folder": 3}}, "run.json: [training]: folder = 3: give a text"),
         ({"training": {"steps": 2.5}}, "steps = 2.5: give a whole number"),
         ({"training": {"ema": "0.1"}}, "ema = '0.1': give a "),
         ({"samples": {"stepz": 2}}, "did you mean 'steps'"),

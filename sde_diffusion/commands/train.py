@@ -63,8 +63,10 @@ def run(options: argparse.Namespace) -> int:
     configuration = read_configuration(options.config).changed(options.set)
     if options.steps is not None:
         configuration = configuration.changed([f"training.steps={options.steps}"])
-    folder = options.folder or configuration.training.get("folder")
-    folder = Path(folder or options.config.with_suffix(""))
+    said = configuration.training.get("folder")
+    if not isinstance(said, str | None):
+        raise ValueError(f"{configuration.place('training')}: folder = {said!r}: give a text")
+    folder = Path(options.folder or said or options.config.with_suffix(""))
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give another one, --folder")
     trainer = trainer_of(configuration, folder, progress=True)
