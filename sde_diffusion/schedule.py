@@ -32,6 +32,9 @@ from torch import Tensor
 
 from .scalar import Scalar, constant_like, expm1, log, ratio, sqrt, where
 
+FEW = 4  # lambdas that are inverted one by one
+PARTS = 16  # of an interval, tried at once
+
 
 class Schedule(ABC):
     """t -> (alpha_t, sigma_t), with f, g^2, lambda_t and t(lambda) derived from them.
@@ -121,8 +124,13 @@ class Schedule(ABC):
         """
         if not isinstance(lambda_, Tensor):
             return self._bracket(lambda_)
-        flat = [self._bracket(v) for v in lambda_.detach().reshape(-1).tolist()]
-        root = torch.tensor(flat, dtype=torch.float64).reshape(lambda_.shape)
+        flat = lambda_.detach().reshape(-1).to("cpu", torch.float64)
+        root = (
+            self._bracket_all(flat)
+            if len(flat) > FEW and self.t_min >= 0
+            else flat.clone().apply_(self._bracket)
+        )
+        root = root.reshape(lambda_.shape)
         if not lambda_.requires_grad:
             return root.to(lambda_)
         slope = torch.as_tensor(_derivative(self.half_log_snr, root))
@@ -133,6 +141,26 @@ class Schedule(ABC):
             return min(max(float(self.half_log_snr(t)), -1e4), 1e4) - lambda_
 
         return float(brentq(error, self.t_min, self.t_max, xtol=1e-300, rtol=1e-15, maxiter=2000))
+
+    @torch.no_grad()
+    def _bracket_all(self, lambda_: Tensor) -> Tensor:
+        """t(lambda) of many, float64 on the CPU: the floats between the ends searched in order.
+
+        The bits of floats that are not negative, read as integers, number them in their order. Each
+        round cuts the interval of every lambda to one of `PARTS`, until its ends are neighbours.
+        """
+        ends = torch.tensor([abs(self.t_min), self.t_max], dtype=torch.float64)  # -0.0 is 0.0
+        low, high = ends.view(torch.int64).tolist()
+        low, high = (torch.full(lambda_.shape, end, dtype=torch.int64) for end in (low, high))
+        steps = torch.arange(1, PARTS)
+        while bool((high - low > 1).any()):
+            between = low[:, None] + (high - low)[:, None] // PARTS * steps
+            between += ((high - low)[:, None] % PARTS * steps) // PARTS
+            found = torch.as_tensor(self.half_log_snr(between.reshape(-1).view(torch.float64)))
+            above = (found.reshape(between.shape) >= lambda_[:, None]).sum(1, keepdim=True)
+            ends = torch.cat([low[:, None], between, high[:, None]], 1)
+            low, high = ends.gather(1, above)[:, 0], ends.gather(1, above + 1)[:, 0]
+        return low.view(torch.float64)
 
     @cached_property
     def _lambda_range(self) -> tuple[float, float]:
