@@ -66,6 +66,8 @@ def bits(images, levels=17, **options):
         (ask(reference=torch.ones(4)), "4 variances and a sample 3"),
         (ask(reference=[[1.0, 2.0], [0.0, 1.0]]), "symmetric"),
         (ask(chunk=0), "chunk = 0"),
+        (ask(chunk=2.0), "chunk = 2.0"),
+        (ask(batch_size="4"), "batch_size = '4' must be an integer"),
         (ask(batch_size=0), "batch_size = 0"),
         (ask(seed=[1, 2, 3]), "3 seeds for 2 samples"),
         (ask(seed=-1), "seed -1"),

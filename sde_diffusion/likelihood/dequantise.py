@@ -29,10 +29,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..counts import check_count
 from ..denoise import Denoiser
 from ..names import look_up
-from ..noise import PerSampleNoise
-from .flow import log_likelihood, seeds_of
+from ..noise import PerSampleNoise, seeds_of
+from .flow import log_likelihood
 from .latents import Times, grid_of
 
 DEQUANTISATIONS = ("uniform", "truncated_normal")
@@ -109,9 +110,7 @@ def bits_per_dimension(
             `log_likelihood` refuses.
     """
     look_up("dequantisation", dequantisation, dict.fromkeys(DEQUANTISATIONS))
-    whole = isinstance(samples, int) and not isinstance(samples, bool)
-    if not whole or samples < 1:
-        raise ValueError(f"samples = {samples!r} must be an integer of at least 1")
+    check_count("samples", samples)
     grid = grid_of(denoiser, steps, times, t_end)
     x_0, width = on_levels(images, levels, value_range)
     count, dimension = len(x_0), math.prod(x_0.shape[1:])

@@ -11,16 +11,15 @@ solver finds it as it finds x_T; the divergence is exact or a random estimate (`
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ..counts import check_count
 from ..denoise import Denoiser
-from ..noise import check_seed
+from ..noise import seeds_of
 from ..progress import Progress
 from .augmented import Augmented, Count, check_differentiable
 from .latents import DETERMINISTIC, Times, check_start, coarser, grid_of, upwards
@@ -89,9 +88,8 @@ def log_likelihood(
     if not isinstance(reference, GaussianReference):
         reference = GaussianReference(reference)
     reference.check(math.prod(x.shape[1:]))
-    for name, value in (("chunk", chunk), ("batch_size", batch_size)):
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
-            raise ValueError(f"{name} = {value!r} must be an integer of at least 1, or None")
+    check_count("chunk", chunk, or_none=True)
+    check_count("batch_size", batch_size, or_none=True)
     seeds = seeds_of(seed, len(x))
     make_trace(trace, probes, x[:1], seeds[:1])  # refuses at the door
     check_differentiable(denoiser, x, grid[-1])
@@ -169,15 +167,3 @@ def _own_prior(prior: Prior, x: Tensor) -> Tensor:
 
 def _wide(x: Tensor) -> Tensor:
     return x.float() if x.device.type == "mps" else x.double()
-
-
-def seeds_of(seed: int | Sequence[int] | None, n: int) -> list[int]:
-    """One seed a sample, from one for all, from one each, or from the system."""
-    if seed is None or isinstance(seed, int | np.integer):
-        root = secrets.randbits(63) if seed is None else check_seed(seed)
-        state = np.random.SeedSequence(root).generate_state(n, np.uint64)
-        return [int(s) >> 1 for s in state]
-    seeds = [check_seed(s) for s in (seed.tolist() if isinstance(seed, Tensor) else seed)]
-    if len(seeds) != n:
-        raise ValueError(f"{len(seeds)} seeds for {n} samples: give one, or one for each sample")
-    return seeds
