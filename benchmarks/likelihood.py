@@ -5,20 +5,21 @@ python -m benchmarks.likelihood [--quick] [--only PART] [--output DIR] [--networ
 Three tables. Equal error: log p_t of points of closed-form mixtures by `log_likelihood`, by
 score_sde's algorithm (RK45, one probe) and by flow_matching's (exact divergence), against the exact
 density; processor time of one thread (that of exact traces is measured on some of the points and
-multiplied). Error bars: how many of the exact densities lie within the
-stated 95 % bar, by method, problem and schedule. Digits: bits per dimension of held-out digits by
-the variational bound and by the flow, and the same comparison with score_sde's algorithm.
+multiplied). Error bars (`likelihood_bars`): how many of the exact densities lie within the stated
+95 % bar, by method, problem and schedule, and how wide the bars are. Digits: bits per dimension of
+held-out digits by the variational bound and by the flow, and the same comparison at equal error.
 Writes likelihood.json, likelihood.md and likelihood.png.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,10 @@ import torch
 from torch import Tensor
 
 from sde_diffusion import (
-    EDM,
     Bins,
     Denoiser,
-    FlowMatching,
     GaussianReference,
     NetworkDenoiser,
-    VPCosine,
     VPLinear,
     bits_per_dimension,
     continuous_bound,
@@ -46,6 +44,7 @@ from sde_diffusion.files import write_atomic
 from . import likelihood_peers as peers
 from .about import where_and_when
 from .data import digits
+from .likelihood_bars import error_bars, few_probes, summary
 from .model import FOLDER, SCHEDULE, digits_network
 
 Row = dict[str, Any]
@@ -56,6 +55,16 @@ PEERS: dict[str, Callable[..., peers.Found]] = {
     "score_sde, RK45 1e-5, one Gaussian probe": partial(peers.score_sde, probe="gaussian"),
 }
 EXACT_PEER = "flow_matching, dopri5 1e-5, exact divergence"
+REFERENCE = ", reference of the data"
+PLAIN: dict[str, GaussianReference | float] = {"": 1.0}
+EXACT: dict[str, dict[str, Any]] = {
+    **{f"exact trace, {n} steps": {"steps": n} for n in (8, 12, 16, 24, 32, 48, 64, 96, 128)},
+    **{
+        f"exact trace by dopri5, {tol:g}": {"solver": "torchdiffeq", "rtol": tol, "atol": tol}
+        for tol in (1e-3, 1e-4, 1e-5, 1e-6)
+    },
+}
+"""Ours with exact traces."""
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
@@ -88,114 +97,74 @@ def equal_error(
     probes: Sequence[int],
     exact_points: int,
     seeds: int,
-    reference: GaussianReference | float = 1.0,
+    references: Mapping[str, GaussianReference | float] = PLAIN,
 ) -> list[Row]:
-    """Ours at several numbers of steps and probes, and the peers, on the same points."""
-    dimension, rows = math.prod(x.shape[1:]), []
-    error = lambda log_prob: (log_prob - exact[: len(log_prob)]) / dimension
+    """Ours at several settings, and the peers, on the same points.
+
+    Exact traces, ours and the peer's, are run on the first `exact_points` of them, and their times
+    multiplied. Ours are without the second solve that tells the solver's error, but for the last
+    row of each reference, the call as it is without any option.
+    """
+    dimension, rows, few = math.prod(x.shape[1:]), list[Row](), x[:exact_points]
+
+    def add(name: str, ours: bool, points: Tensor, asks: Sequence[Callable[[], Any]]) -> None:
+        runs = [timed(ask) for ask in asks]
+        errors = [(f.log_prob - exact[: len(points)]) / dimension for f, _ in runs]
+        nfe = runs[0][0].nfe
+        products = nfe * dimension if name == EXACT_PEER else nfe // 2
+        vjp = runs[0][0].vjp if ours else products
+        seconds = sum(took for _, took in runs) * len(x) / len(points)
+        rows.append(row_of(name, ours, errors, nfe, vjp, seconds))
+
     for name, peer in PEERS.items():
-        found = [timed(partial(peer, denoiser, x, t, s)) for s in range(seeds)]
-        seconds, nfe = sum(took for _, took in found), found[0][0].nfe
-        rows.append(
-            row_of(name, False, [error(f.log_prob) for f, _ in found], nfe, nfe // 2, seconds)
-        )
+        add(name, False, x, [partial(peer, denoiser, x, t, s) for s in range(seeds)])
     if exact_points:
-        few = x[:exact_points]
-        peer_found, seconds = timed(partial(peers.flow_matching, denoiser, few, t))
-        cost = (peer_found.nfe, dimension * peer_found.nfe, seconds * len(x) / len(few))
-        rows.append(row_of(EXACT_PEER, False, [error(peer_found.log_prob)], *cost))
-        exactly = partial(log_likelihood, denoiser, few, t_end=t, trace="exact")
-        for n in (32, 64) if max(probes) < dimension else ():
-            ask = partial(exactly, steps=n, tolerance_error=False, reference=reference)
-            traced, seconds = timed(ask)
-            cost = (traced.nfe, traced.vjp, seconds * len(x) / len(few))
-            rows.append(row_of(f"exact trace, {n} steps", True, [error(traced.log_prob)], *cost))
-    for m in probes:
-        for n in steps:
-            kind = "exact trace" if m >= dimension else f"{m} orthogonal probe{'s' * (m > 1)}"
-            options: dict[str, Any] = {"steps": n, "t_end": t, "probes": m, "reference": reference}
-            solve = partial(log_likelihood, denoiser, x, tolerance_error=False, **options)
-            own = [timed(partial(solve, seed=s)) for s in range(1 if m >= dimension else seeds)]
-            first, seconds = own[0][0], sum(took for _, took in own)
-            errors = [error(f.log_prob) for f, _ in own]
-            rows.append(row_of(f"{kind}, {n} steps", True, errors, first.nfe, first.vjp, seconds))
+        add(EXACT_PEER, False, few, [partial(peers.flow_matching, denoiser, few, t)])
+    for note, reference in references.items():
+        ours = partial(log_likelihood, denoiser, t_end=t, reference=reference)
+        once = partial(ours, tolerance_error=False)
+        for name, options in EXACT.items() if exact_points else ():
+            solve = partial(once, few, trace="exact", **options)
+            add(name.replace(",", note + ",", 1), True, few, [solve])
+        for m in probes:
+            for n in steps:
+                name = f"{m} orthogonal probe{'s' * (m > 1)}{note}, {n} steps"
+                solve = partial(once, x, steps=n, probes=m)
+                add(name, True, x, [partial(solve, seed=s) for s in range(seeds)])
+        called = [partial(ours, x, seed=s) for s in range(seeds)]
+        add(f"as called{note}, all defaults", True, x, called)
     return rows
 
 
 def at_equal_error(rows: list[Row]) -> list[Row]:
-    """For each peer our cheapest row whose errors (RMS) are no larger."""
+    """For each peer our cheapest row whose errors (RMS) are no larger, with and without reference.
+
+    Where none is as exact, the most exact one, and that it is not.
+    """
     pairs = []
     for peer in (row for row in rows if not row["ours"]):
-        able = [row for row in rows if row["ours"] and row["rms"] <= peer["rms"]]
-        if able:
-            best = min(able, key=lambda row: row["seconds"])
+        for told in (False, True):
+            own = [row for row in rows if row["ours"] and (REFERENCE in row["method"]) == told]
+            if not own:
+                continue
+            able = [row for row in own if row["rms"] <= peer["rms"]]
+            cost = lambda row: row["seconds"]
+            best = min(able, key=cost) if able else min(own, key=lambda row: row["rms"])
+            faster = peer["seconds"] / max(best["seconds"], 1e-9)
             pairs.append(
                 {
                     "peer": peer["method"],
                     "ours": best["method"],
                     "rms": f"{best['rms']:.3g} against {peer['rms']:.3g}",
                     "network calls": f"{best['nfe']} against {peer['nfe']}",
-                    "times faster": round(peer["seconds"] / max(best["seconds"], 1e-9), 1),
+                    "times faster": round(faster, 2) if able else f"not reached ({faster:.2g})",
                 }
             )
     return pairs
 
 
-METHODS: dict[str, tuple[dict[str, Any], int, int]] = {
-    "default, exact trace": ({"trace": "exact"}, 0, 64),
-    "heun, exact trace": ({"trace": "exact", "solver": "heun", "steps": 60}, 0, 8),
-    "per_sample_ode, exact trace": ({"trace": "exact", "solver": "per_sample_ode"}, 0, 8),
-    "scipy RK45, exact trace": ({"trace": "exact", "solver": "scipy"}, 0, 8),
-    "torchdiffeq dopri5, exact trace": ({"trace": "exact", "solver": "torchdiffeq"}, 0, 8),
-    "default, 8 orthogonal probes": ({"probes": 8}, 16, 64),
-    "default, 12 Rademacher probes": ({"trace": "rademacher", "probes": 12}, 16, 64),
-    "default, 16 Gaussian probes": ({"trace": "gaussian", "probes": 16}, 32, 64),
-    "default, Hutch++ with 24 products": ({"trace": "hutch++", "probes": 24}, 32, 64),
-}
-"""Options, and the least and largest dimension at which each is held to its word."""
-
-
-def error_bars(quick: bool) -> list[Row]:
-    """One row for each method, problem and schedule."""
-    schedules = [VPLinear(), EDM()] if quick else [VPLinear(), VPCosine(), EDM(), FlowMatching()]
-    cases = {
-        "two Gaussians, 1-D": (problems.two_gaussians(), 100),
-        "ring of 8, 2-D": (problems.ring(), 100),
-        "ring of 8, 8-D": (problems.ring(dimension=8), 100),
-        "1/f spectra, 16-D": (problems.spectrum_mixture(4, 16), 100),
-        "1/f spectra, 32-D": (problems.spectrum_mixture(4, 32), 100),
-    }
-    rows = []
-    for title, (problem, count) in cases.items():
-        for schedule in schedules:
-            t = schedule.t_clean if schedule.sigma(schedule.t_min) == 0 else schedule.t_min
-            n = count // 5 if quick else count
-            x = problem.sample_marginal(n, *schedule(t), torch.Generator().manual_seed(0))
-            exact = problem.log_prob(x, *schedule(t))
-            at_noise = schedule(schedule.t_max)
-            for name, (options, least, most) in METHODS.items():
-                dimension = x.shape[1]
-                if not least <= dimension <= most or (quick and "scipy" in name):
-                    continue
-                law = lambda y, p=problem, s=at_noise: p.log_prob(y, *s)
-                found = log_likelihood(problem.denoiser(schedule), x, seed=1, prior=law, **options)
-                error = (found.log_prob - exact).abs()
-                rows.append(
-                    {
-                        "problem": title,
-                        "schedule": type(schedule).__name__,
-                        "method": name,
-                        "samples": n,
-                        "within": int((error <= found.error_bar()).sum()),
-                        "median error": float(error.median()),
-                        "median bar": float(found.error_bar().median()),
-                    }
-                )
-    return rows
-
-
-def digits_bits(network: torch.nn.Module, count: int) -> tuple[list[Row], list[Row]]:
-    """(bits per dimension of held-out digits by bound and flow, the comparison at equal error)."""
+def digits_bits(network: torch.nn.Module, count: int) -> tuple[list[Row], list[Row], Row]:
+    """(bits per dimension by bound and flow, the comparison at equal error, error of its truth)."""
     denoiser = NetworkDenoiser(network, SCHEDULE)
     train, held_out = digits()
     images = held_out[:count]
@@ -231,12 +200,17 @@ def digits_bits(network: torch.nn.Module, count: int) -> tuple[list[Row], list[R
                 rows.append(bits_row(name, where, found.mean, found.standard_error, solver, took))
     u = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) - 0.5
     t = SCHEDULE.t_clean
-    x = SCHEDULE.alpha(t) * (images + u / 8)[: min(count, 32)]
-    exact = log_likelihood(
-        denoiser, x, steps=100, t_end=t, trace="exact", tolerance_error=False, reference=reference
-    ).log_prob
-    steps = (8, 16, 32)
-    return rows, equal_error(denoiser, x, exact, t, steps, (1, 2, 4, 8), 8, 3, reference)
+    x = SCHEDULE.alpha(t) * (images + u / 8)[: min(count, 16)]
+    # Solved to a tolerance that is far below all errors compared, with float64 inside too.
+    wide = NetworkDenoiser(copy.deepcopy(network).double(), SCHEDULE)
+    tight: dict[str, Any] = {"solver": "torchdiffeq", "rtol": 1e-6, "atol": 1e-6}
+    exact = log_likelihood(wide, x.double(), t_end=t, trace="exact", **tight)
+    own = exact.tolerance_error / x[0].numel()
+    about = {"rtol = atol": 1e-6, "median": float(own.median()), "largest": float(own.max())}
+    references = {**PLAIN, REFERENCE: reference}
+    steps, probes = (8, 16, 32), (1, 2, 4, 8)
+    found = equal_error(denoiser, x, exact.log_prob, t, steps, probes, 8, 3, references)
+    return rows, found, about
 
 
 def bits_row(what: str, end: str, bits: float, error: float, solver: float, took: float) -> Row:
@@ -253,53 +227,36 @@ def markdown(rows: list[Row], columns: Sequence[str]) -> str:
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
-def summary(rows: list[Row]) -> list[Row]:
-    """Error bars by method: cases within, of all problems and schedules."""
-    found = []
-    for name in METHODS:
-        own = [row for row in rows if row["method"] == name]
-        if own:
-            within, samples = (sum(row[k] for row in own) for k in ("within", "samples"))
-            share = f"{100 * within / samples:.1f} %"
-            worst = min(row["within"] / row["samples"] for row in own)
-            found.append(
-                {
-                    "method": name,
-                    "problems x schedules": len(own),
-                    "samples": samples,
-                    "within": share,
-                    "worst of them": f"{100 * worst:.1f} %",
-                }
-            )
-    return found
-
-
 def draw(tables: dict[str, list[Row]], path: Path) -> None:
-    """Error against time, one panel a problem."""
+    """Error against time, one panel a problem; a method has one colour in all of them."""
     from .figures import COLOURS, STYLE, NullFormatter, plt, save
 
+    kind_of = lambda row: row["method"].rsplit(", ", 1)[0] if row["ours"] else row["method"]
+    kinds = dict.fromkeys(kind_of(row) for rows in tables.values() for row in rows)
+    plain = dict.fromkeys(kind.replace(REFERENCE, "") for kind in kinds)
+    colours = dict(zip(plain, [*COLOURS, "black"], strict=False))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 4.2), squeeze=False)
+        figure, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 5.2), squeeze=False)
+        drawn: dict[str, Any] = {}
         for axis, (title, rows) in zip(axes[0], tables.items(), strict=True):
-            kinds: dict[str, list[Row]] = {}
-            for row in rows:
-                kind = row["method"].rsplit(", ", 1)[0] if row["ours"] else row["method"]
-                kinds.setdefault(kind, []).append(row)
-            for i, (kind, points) in enumerate(kinds.items()):
-                ours = points[0]["ours"]
-                axis.plot(
+            for kind in kinds:
+                points = [row for row in rows if kind_of(row) == kind]
+                if not points:
+                    continue
+                ours, told = points[0]["ours"], REFERENCE in kind
+                (drawn[kind],) = axis.plot(
                     [row["seconds"] for row in points],
                     [row["rms"] for row in points],
-                    "o-" if ours else "X",
-                    color=COLOURS[i % len(COLOURS)],
-                    label=kind,
+                    ("o--" if told else "o-") if ours else "X",
+                    color=colours[kind.replace(REFERENCE, "")],
+                    markerfacecolor="white" if told else None,
                     markersize=4 if ours else 9,
                 )
             axis.set(xscale="log", yscale="log", title=title, xlabel="seconds")
             axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.legend(fontsize=6.5)
         axes[0][0].set_ylabel("RMS error of log p, nats a dimension")
-        figure.tight_layout()
+        figure.tight_layout(rect=(0, 0.2, 1, 1))
+        figure.legend(drawn.values(), drawn, loc="lower center", ncol=4, fontsize=7)
         save(figure, path)
 
 
@@ -334,7 +291,7 @@ def mixtures_part(quick: bool, networks: Path) -> Row:
     """Equal error on closed-form mixtures."""
     schedule, tables = VPLinear(), {}
     for title, problem, n, few in (
-        ("ring of 8, 2-D", problems.ring(), 256, 32),
+        ("ring of 8, 2-D", problems.ring(), 256, 256),
         ("1/f spectra, 64-D", problems.spectrum_mixture(), 64, 4),
     ):
         x = problem.sample_marginal(
@@ -342,7 +299,7 @@ def mixtures_part(quick: bool, networks: Path) -> Row:
         )
         exact, denoiser = problem.log_prob(x, *schedule(EARLY)), problem.denoiser(schedule)
         steps = (8, 16) if quick else (6, 8, 12, 16, 24, 32)
-        probes = [m for m in ((1, 4) if quick else (1, 2, 4, 8)) if m <= x.shape[1]]
+        probes = [m for m in ((1, 4) if quick else (1, 2, 4, 8)) if m < x.shape[1]]
         log_likelihood(denoiser, x, steps=2, probes=4, seed=0)  # loads what is loaded once
         cost = (0, 1) if quick else (few, 3)
         tables[title] = equal_error(denoiser, x, exact, EARLY, steps, probes, *cost)
@@ -351,14 +308,14 @@ def mixtures_part(quick: bool, networks: Path) -> Row:
 
 def bars_part(quick: bool, networks: Path) -> Row:
     """How honest the error bars are."""
-    return {"rows": error_bars(quick)}
+    return {"rows": error_bars(quick), "few": few_probes(quick)}
 
 
 def digits_part(quick: bool, networks: Path) -> Row:
     """Bits per dimension of digits, and equal error on their network."""
     network = digits_network(quick, True, networks)
-    bits, rows = digits_bits(network, 40 if quick else 200)
-    return {"bits": bits, "tables": {"digits network, 64-D": rows}}
+    bits, rows, truth = digits_bits(network, 8 if quick else 200)
+    return {"bits": bits, "tables": {"digits network, 64-D": rows}, "truth": truth}
 
 
 PARTS: dict[str, Callable[[bool, Path], Row]] = {
@@ -384,12 +341,17 @@ def report(kept: Row) -> str:
         text += [markdown(at_equal_error(rows), pairs)]
     if "bars" in kept:
         columns = ("method", "problems x schedules", "samples", "within", "worst of them")
+        columns = (*columns, "bar / error", "from", "to")
         text += ["## Exact densities within the stated 95 % error bar\n"]
+        text += ["bar / error: median bar over median error; median and range of all cases\n"]
         text += [markdown(summary(kept["bars"]["rows"]), columns)]
+        text += ["## The same at few probes\n", markdown(summary(kept["bars"]["few"]), columns)]
     if "digits" in kept:
         columns = ("what", "clean end", "bits", "standard error", "solver", "seconds")
         text += ["## Bits per dimension of held-out digits, 17 levels\n"]
         text += [markdown(kept["digits"]["bits"], columns)]
+        truth = ", ".join(f"{k} {v:.2g}" for k, v in kept["digits"]["truth"].items())
+        text += [f"Errors on the digits network are those to an adaptive solve; its own: {truth}\n"]
     for part, found in kept.items():
         text += [
             f"## Where and when: {part}\n",

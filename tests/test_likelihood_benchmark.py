@@ -5,6 +5,7 @@ import torch
 
 import sde_diffusion as sd
 from benchmarks import likelihood as benchmark
+from benchmarks import likelihood_bars as bars
 from benchmarks import likelihood_peers as peers
 
 VP, RING = sd.VPLinear(), sd.problems.ring()
@@ -25,7 +26,7 @@ def test_peers_find_the_density():
 
 
 def test_rows_at_equal_error():
-    rows = benchmark.equal_error(RING.denoiser(VP), X, EXACT, 0.01, (8, 24), (1, 2), 2, 1)
+    rows = benchmark.equal_error(RING.denoiser(VP), X, EXACT, 0.01, (8, 24), (1,), 2, 1)
     assert {row["method"] for row in rows} >= {*benchmark.PEERS, benchmark.EXACT_PEER}
     pairs = benchmark.at_equal_error(rows)
     by_name = {row["method"]: row for row in rows}
@@ -35,6 +36,49 @@ def test_rows_at_equal_error():
         assert ours["ours"]
         assert not peer["ours"]
         assert ours["rms"] <= peer["rms"]
-        faster = round(peer["seconds"] / max(ours["seconds"], 1e-9), 1)
+        faster = round(peer["seconds"] / max(ours["seconds"], 1e-9), 2)
         assert pair["times faster"] == pytest.approx(faster)
     assert "| rms |" in benchmark.markdown(rows, ("method", "rms", "nfe"))
+
+
+def _row(name, ours, rms, seconds):
+    return benchmark.row_of(name, ours, [torch.tensor([rms])], 10, 10, seconds)
+
+
+def test_a_peer_whose_error_is_not_reached_is_shown():
+    rows = [
+        _row("peer", False, 1e-5, 1.0),
+        _row("far, 8 steps", True, 1e-2, 0.1),
+        _row("near, 8 steps", True, 1e-3, 0.5),
+        _row(f"near{benchmark.REFERENCE}, 8 steps", True, 1e-6, 0.4),
+    ]
+    alone, told = benchmark.at_equal_error(rows)
+    assert alone["ours"] == "near, 8 steps"
+    assert alone["times faster"] == "not reached (2)"
+    assert told["times faster"] == 2.5
+
+
+def test_exact_solves_reach_the_exact_peer():
+    """On as many points, with an answer to it; the default call is there with its second solve."""
+    rows = benchmark.equal_error(RING.denoiser(VP), X, EXACT, 0.01, (8,), (1,), 6, 1)
+    (pair,) = [p for p in benchmark.at_equal_error(rows) if p["peer"] == benchmark.EXACT_PEER]
+    assert isinstance(pair["times faster"], float)
+    called = next(row for row in rows if row["method"].startswith("as called"))
+    assert called["nfe"] > 40
+
+
+def test_widths_of_bars_are_told_beside_their_coverage():
+    case = {"method": "m", "problem": "p", "schedule": "s", "samples": 10}
+    widths = ((10, 2.0), (9, 30.0), (10, 5.0))
+    rows = [{**case, "within": w, "median error": 1.0, "median bar": b} for w, b in widths]
+    (found,) = bars.summary(rows)
+    assert (found["within"], found["worst of them"]) == ("96.7 %", "90.0 %")
+    assert (found["bar / error"], found["from"], found["to"]) == (5.0, 2.0, 30.0)
+
+
+def test_few_probes_have_bars_by_every_trace():
+    few = bars.few_probes(quick=True)
+    assert {row["method"] for row in few} == {
+        f"{trace}, {m}" for trace in bars.TRACES[:3] for m in (2, 3)
+    }
+    assert all(row["median bar"] is None or row["median bar"] > 0 for row in few)
