@@ -97,7 +97,7 @@ def test_the_exact_density_lies_within_the_error_bar_of_the_probes(name, probes)
 def test_probes_stay_the_same_for_a_solve():
     """Else a finer grid would average them, and errors would fall with the steps."""
     problem, schedule = sd.problems.spectrum_mixture(4, 16), sd.VPLinear()
-    x = problem.sample_marginal(8, *schedule(0.1), torch.Generator().manual_seed(0))
+    x = problem.sample_marginal(16, *schedule(0.1), torch.Generator().manual_seed(0))
     few, many = (
         log_likelihood(
             problem.denoiser(schedule),

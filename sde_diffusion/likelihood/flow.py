@@ -147,6 +147,7 @@ def _solve(
         lanes=trace.lanes,
         nfe=count.calls,
         vjp=count.products,
+        signs=trace.signs,
     )
 
 

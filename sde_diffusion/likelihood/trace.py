@@ -90,10 +90,12 @@ class Trace(ABC):
     Attributes:
         lanes: how many numbers it answers for a sample; their mean is the estimate.
         products: vector-Jacobian products a sample and call.
+        signs: whether the probes are of signs alone, so that lanes may agree by accident.
     """
 
     lanes: int
     products: int
+    signs = False
 
     @abstractmethod
     def __call__(self, jacobian: Jacobian) -> Tensor:
@@ -105,7 +107,10 @@ class Trace(ABC):
 
     @abstractmethod
     def standard_error(self, lanes: Tensor) -> Tensor:
-        """Of the mean of the lanes' integrals, (batch,); infinity where one lane tells nothing."""
+        """Of the mean of the lanes' integrals, (batch,), of each sample by its own lanes alone.
+
+        Infinity where one lane tells nothing. What a batch adds, see `result`.
+        """
 
 
 class Exact(Trace):
@@ -132,17 +137,18 @@ class Hutchinson(Trace):
     Args:
         probes: with E[v v^T] = I.
         share: m/D for orthogonal probes, of which D are exact; 0 for independent ones.
+        signs: whether they are Rademacher.
     """
 
-    def __init__(self, probes: Tensor, share: float = 0.0) -> None:
-        self.probes, self.share = probes, share
+    def __init__(self, probes: Tensor, share: float = 0.0, signs: bool = False) -> None:
+        self.probes, self.share, self.signs = probes, share, signs
         self.lanes = self.products = len(probes)
 
     def __call__(self, jacobian: Jacobian) -> Tensor:
         return (self.probes * jacobian.product(self.probes)).sum(-1).T
 
     def select(self, who: Tensor) -> Trace:
-        return Hutchinson(self.probes[:, who], self.share)
+        return Hutchinson(self.probes[:, who], self.share, self.signs)
 
     def standard_error(self, lanes: Tensor) -> Tensor:
         return _standard_error(lanes, 1 - self.share)
@@ -155,6 +161,8 @@ class HutchPlusPlus(Trace):
         sketch: S, (s, batch, D).
         probes: g, (k, batch, D).
     """
+
+    signs = True
 
     def __init__(self, sketch: Tensor, probes: Tensor) -> None:
         self.sketch, self.probes = sketch, probes
@@ -187,7 +195,7 @@ Draw = Callable[[int], Tensor]
 
 
 def _rademacher(draw: Draw, probes: int) -> Trace:
-    return Hutchinson(draw(probes).sign())
+    return Hutchinson(draw(probes).sign(), signs=True)
 
 
 def _gaussian(draw: Draw, probes: int) -> Trace:
