@@ -1,4 +1,4 @@
-"""The 95 % error bars of probes hold: for every trace, from two probes on, for batches and alone."""
+"""The 95 % error bars of probes hold: every trace, from two probes on, for batches and alone."""
 
 from dataclasses import replace
 

@@ -15,7 +15,7 @@ from ..denoise import Denoiser, along
 from ..scalar import Scalar
 from ..schedule import Schedule
 
-_NEAR_NOISE = 1e-4  # alpha/sigma from which a single step reaches alpha = 0
+_NEAR_NOISE = 1e-6  # alpha/sigma from which one step reaches alpha = 0; its error is the square
 
 
 class MirrorSchedule(Schedule):
