@@ -160,6 +160,8 @@ def seeds_of(seed: int | Sequence[int] | Tensor | None, n: int) -> list[int]:
         root = secrets.randbits(63) if seed is None else check_seed(seed)
         state = np.random.SeedSequence(root).generate_state(n, np.uint64)
         return [int(s) >> 1 for s in state]
+    if isinstance(seed, str) or not isinstance(seed, Tensor | Sequence | np.ndarray):
+        raise TypeError(f"seed {seed!r} must be an integer, one for each sample, or None")
     seeds = [check_seed(s) for s in (seed.tolist() if isinstance(seed, Tensor) else seed)]
     if len(seeds) != n:
         raise ValueError(f"{len(seeds)} seeds for {n} samples: give one, or one for each sample")

@@ -79,3 +79,10 @@ def test_seeds_settle_everything():
     assert abs(float(first.bits[2] - other.bits[2])) > 1e-3
     assert first.nfe == first.vjp // 2 == again.nfe // 2  # in two dimensions, in two parts
     assert str(first).endswith("bits per dimension")
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [(torch.float16, 256), (torch.float32, 65_536)])
+def test_levels_are_known_within_the_rounding_of_their_dtype(dtype, levels):
+    whole = torch.arange(levels)[None]
+    values = (2 * whole.double() / (levels - 1) - 1).to(dtype)
+    assert torch.equal(on_levels(values, levels, (-1, 1))[0], on_levels(whole, levels, (-1, 1))[0])

@@ -145,8 +145,12 @@ def on_levels(
     """(images in the range, exactly on its levels, float64, on the CPU; spacing of the levels)."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor, not {type(images).__name__}")
+    if images.dtype is torch.bool:
+        raise TypeError("images have dtype torch.bool; give their levels as integers: images.int()")
     if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
         raise ValueError(f"levels = {levels!r} must be an integer of at least 2 (256 for 8 bits)")
+    if not isinstance(value_range, tuple | list) or len(value_range) != 2:
+        raise ValueError(f"value_range = {value_range!r} must be two numbers, as (-1.0, 1.0)")
     low, high = (float(v) for v in value_range)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(
@@ -158,7 +162,10 @@ def on_levels(
     values = images.detach().cpu().double()
     steps = (values - low) / width if images.is_floating_point() else values
     nearest = steps.round()
-    off = ~((steps - nearest).abs() <= 1e-3) | (nearest < 0) | (nearest > levels - 1)
+    near = 1e-3
+    if images.is_floating_point():  # rounding of the values, in levels
+        near += 2 * torch.finfo(images.dtype).eps * max(abs(low), abs(high)) / width
+    off = ~((steps - nearest).abs() <= min(near, 0.4)) | (nearest < 0) | (nearest > levels - 1)
     if bool(off.any()):
         wrong = float(values[off].flatten()[0])
         kind = (

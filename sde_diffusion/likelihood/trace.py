@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..counts import check_count
 from ..names import look_up
 from ..noise import PerSampleNoise
 from .reference import GaussianReference
@@ -235,8 +236,8 @@ def make_trace(name: str, probes: int, like: Tensor, seeds: Sequence[int]) -> Tr
     """
     dimension = math.prod(like.shape[1:])
     look_up("trace", name, {**TRACES, "exact": None})
-    if isinstance(probes, bool) or not isinstance(probes, int) or probes < 1:
-        raise ValueError(f"probes = {probes!r} must be an integer of at least 1")
+    check_count("probes", probes)
+    probes = int(probes)
     if name == "exact" or probes >= dimension:
         return Exact(dimension)
 
