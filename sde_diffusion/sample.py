@@ -170,12 +170,6 @@ def find_solver(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
 
 def check_options(method: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """TypeError for an option that a solver does not have, or without one that it needs."""
-    if method is analytic_dpm and "moments" not in options:
-        raise TypeError(
-            "analytic_dpm needs moments, as measure_moments(denoiser, data, times) returns them. "
-            "Where only names can be given, give the file of a plan that was made with them: "
-            'analytic_dpm(schedule, times, moments).save("plan.json"), solver "plan.json"'
-        )
     parameters = inspect.signature(method).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
@@ -187,6 +181,12 @@ def check_options(method: Callable[..., Any], options: Mapping[str, Any]) -> Non
         if option not in known:
             name = getattr(method, "__name__", "the solver")
             raise TypeError(unknown(f"option of sample with {name}", option, [*known, *own]))
+    if method is analytic_dpm and "moments" not in options:
+        raise TypeError(
+            "analytic_dpm needs moments, as measure_moments(denoiser, data, times) returns them. "
+            "Where only names can be given, give the file of a plan that was made with them: "
+            'analytic_dpm(schedule, times, moments).save("plan.json"), solver "plan.json"'
+        )
 
 
 def _grid(
