@@ -124,3 +124,35 @@ def test_a_single_sample_has_no_spread():
     found = log_likelihood(DENOISER, X[:1], steps=4, seed=0)
     with pytest.raises(ValueError, match="at least two"):
         _ = found.mean_standard_error
+
+
+def test_networks_hidden_in_a_function_are_asked_in_the_dtype_of_x():
+    """As `sample` asks them: a float32 network would not take the float64 states of the solve."""
+    linear = torch.nn.Linear(4, 4)
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    hidden = sd.NetworkDenoiser(lambda x, t: linear(x), sd.VPLinear(), "velocity")
+    said = sd.NetworkDenoiser(lambda x, t: linear(x), sd.VPLinear(), "velocity", dtype=x.dtype)
+    found, told = (sd.log_likelihood(d, x, seed=0).log_prob for d in (hidden, said))
+    assert found.equal(told)
+    assert (
+        sd.bits_per_dimension(hidden, torch.ones(2, 4).long(), levels=5, seed=0)
+        .bits.isfinite()
+        .all()
+    )
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(4)])
+def test_networks_in_training_mode_are_refused(layer):
+    class Network(torch.nn.Sequential):
+        def forward(self, x, t):
+            return super().forward(x)
+
+    network = Network(torch.nn.Linear(4, 4), layer)
+    denoiser, x = sd.NetworkDenoiser(network, sd.VPLinear(), "velocity"), torch.zeros(3, 4)
+    with pytest.raises(ValueError, match=r"training mode, where .* network\.eval\(\)"):
+        sd.log_likelihood(denoiser, x)
+    network.eval()
+    assert sd.log_likelihood(denoiser, x, steps=4, seed=0).log_prob.isfinite().all()
+    for wrong in ("x", None):
+        with pytest.raises(TypeError, match="give a GaussianReference"):
+            sd.log_likelihood(denoiser, x, reference=wrong)

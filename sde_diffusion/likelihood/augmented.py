@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..denoise import Call, Denoiser, NetworkDenoiser, wrong_output
 from ..scalar import Scalar
@@ -127,7 +127,8 @@ class Augmented(Denoiser):
 
 
 def check_differentiable(denoiser: Denoiser, x: Tensor, t: float) -> None:
-    """Raise ValueError if the denoiser's answer to x has no gradient with respect to x."""
+    """Raise ValueError if the denoiser's answer to x is random or has no gradient."""
+    _check_evaluates(denoiser)
     with torch.inference_mode(False), torch.enable_grad():
         y = x[:1].detach().clone().requires_grad_()
         one = denoiser.select(torch.zeros(1, dtype=torch.int64))
@@ -148,6 +149,19 @@ def check_differentiable(denoiser: Denoiser, x: Tensor, t: float) -> None:
         raise ValueError(_NO_GRADIENT.format(""))
 
 
+def _check_evaluates(denoiser: Denoiser) -> None:
+    network = getattr(denoiser, "network", None)
+    for layer in network.modules() if isinstance(network, nn.Module) else ():
+        if not layer.training:
+            continue
+        dropout = isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0
+        if dropout or isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"the network is in training mode, where {type(layer).__name__} makes its answer "
+                "random or dependent on the batch: call network.eval() first"
+            )
+
+
 def _is_mps(x: Tensor) -> bool:
     return x.device.type == "mps"
 
@@ -155,5 +169,5 @@ def _is_mps(x: Tensor) -> bool:
 _NO_GRADIENT = (
     "the network's answer has no gradient with respect to x{}, and a likelihood needs one: take "
     "away torch.no_grad, torch.inference_mode, .detach() and numpy from the network, and load its "
-    "weights outside inference mode"
+    "weights outside inference mode (an answer that does not depend on x at all has none either)"
 )

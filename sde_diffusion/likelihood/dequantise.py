@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ..counts import check_count
-from ..denoise import Denoiser
+from ..denoise import Denoiser, NetworkDenoiser
 from ..names import look_up
 from ..noise import PerSampleNoise, seeds_of
 from .flow import log_likelihood
@@ -204,4 +204,5 @@ def _seed(seed: int, k: int) -> int:
 def _state_dtype(denoiser: Denoiser, images: Tensor) -> torch.dtype:
     if images.dtype is torch.float64:
         return torch.float64
-    return getattr(denoiser, "dtype", None) or torch.float64
+    usual = torch.float32 if isinstance(denoiser, NetworkDenoiser) else torch.float64
+    return getattr(denoiser, "dtype", None) or usual

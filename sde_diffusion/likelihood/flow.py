@@ -10,6 +10,7 @@ solver finds it as it finds x_T; the divergence is exact or a random estimate (`
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..counts import check_count
-from ..denoise import Denoiser
+from ..denoise import Denoiser, NetworkDenoiser
 from ..noise import seeds_of
 from ..progress import Progress
 from .augmented import Augmented, Count, check_differentiable
@@ -85,6 +86,12 @@ def log_likelihood(
     """
     grid = grid_of(denoiser, steps, times, t_end)
     check_start(denoiser, x)
+    denoiser = _asked_as(denoiser, x.dtype)
+    if reference is None or isinstance(reference, str):
+        raise TypeError(
+            f"reference = {reference!r}: give a GaussianReference, a covariance, or a variance "
+            "(1.0 where nothing is known)"
+        )
     if not isinstance(reference, GaussianReference):
         reference = GaussianReference(reference)
     reference.check(math.prod(x.shape[1:]))
@@ -113,6 +120,15 @@ def log_likelihood(
             parts.append(_solve(own, part, solver, ways, chosen, reference, prior, chunk))
             told.advance(len(who), f"sample {int(who[-1]) + 1} of {len(x)}")
     return joined(parts)
+
+
+def _asked_as(denoiser: Denoiser, dtype: torch.dtype) -> Denoiser:
+    """A network hidden in a function does not say its dtype: it is asked in that of x."""
+    if not isinstance(denoiser, NetworkDenoiser) or denoiser.dtype is not None:
+        return denoiser
+    told = copy.copy(denoiser)
+    told._dtype = dtype
+    return told
 
 
 def _solve(
