@@ -11,7 +11,7 @@ from strategies import given
 import sde_diffusion as sd
 from sde_diffusion.training import LAWS, WEIGHTINGS, Importance, effective_weight, law_of
 from sde_diffusion.training.importance import BELOW_ONE
-from sde_diffusion.training.laws import Cosine, Laplace, LogNormal
+from sde_diffusion.training.laws import Cosine, Laplace, Law, LogNormal
 
 FLOW = sd.FlowMatching()
 ENDING = [FLOW, sd.ZeroTerminalSNR(sd.VPLinear()), sd.Shifted(FLOW, 3.0)]
@@ -28,7 +28,7 @@ ONE = torch.ones(1, dtype=DOUBLE)
         (Laplace(0.0, 2.0), lambda x: math.inf),
         (LogNormal(), lambda x: 0.0),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, Law) else None,
 )
 @pytest.mark.parametrize("schedule", ENDING, ids=str)
 def test_density_at_alpha_zero_is_its_limit(schedule, law, limit):
