@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from .names import look_up
-from .predictions import AFFINE, LABELS, UNDEFINED, plain_label, timestep
+from .predictions import AFFINE, LABELS, UNDEFINED, plain_label, timestep, undefined
 from .scalar import Scalar
 from .schedule import Schedule
 
@@ -301,7 +301,7 @@ class NetworkDenoiser(Denoiser):
         for scale, values in (("alpha", alpha_t), ("sigma", sigma_t)):
             if scale in UNDEFINED[self.prediction] and not bool(torch.as_tensor(values).all()):
                 where = next(u for u in times if getattr(self.schedule, scale)(u) == 0)
-                raise ValueError(_undefined(self.prediction, scale, where))
+                raise ValueError(undefined(self.prediction, scale, where))
         affine = self._affine(self, t, alpha_t, sigma_t)
         c_in, a, b = (_floats(c, len(times)) for c in affine)
         labels = self._tell(t, x)[:, None].expand(len(times), len(x)).unbind()
@@ -377,13 +377,6 @@ def along(coefficient: Scalar, x: Tensor) -> Scalar:
 
 def _floats(c: Scalar, n: int) -> list[float]:
     return c.tolist() if isinstance(c, Tensor) else [c] * n
-
-
-def _undefined(prediction: str, scale: str, t: float) -> str:
-    return (
-        f"{prediction} prediction says nothing of the data where {scale} = 0 (t = {t:g}): end the "
-        "grid inside (t_start or t_end), or use a network that predicts the data or the velocity"
-    )
 
 
 def wrong_output(output: object, x: Tensor, outputs: int = 1) -> str:

@@ -77,3 +77,11 @@ LABELS: dict[str, Callable[[Read, Scalar], Scalar]] = {
     "log_snr": lambda denoiser, t: 2 * denoiser.schedule.half_log_snr(t),
     "edm": lambda denoiser, t: log(denoiser.schedule.rho(t)) / 4,
 }
+
+
+def undefined(prediction: str, scale: str, t: float) -> str:
+    """What to say where a prediction in `UNDEFINED` is asked at scale = 0."""
+    return (
+        f"{prediction} prediction says nothing of the data where {scale} = 0 (t = {t:g}): end the "
+        "grid inside (t_start or t_end), or use a network that predicts the data or the velocity"
+    )
