@@ -20,17 +20,15 @@ a finite data set).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .normal import Values, check_variances, condition, log_normal, real, spectrum
 from .problem import Problem
-
-Values = Tensor | np.ndarray | Sequence[Any] | float
 
 
 class Gaussian(Problem):
@@ -46,7 +44,7 @@ class Gaussian(Problem):
     """
 
     def __init__(self, mean: Values, covariance: Values) -> None:
-        self.mean, covariance = _real("mean", mean), _real("covariance", covariance)
+        self.mean, covariance = real("mean", mean), real("covariance", covariance)
         dim = len(self.mean) if self.mean.ndim == 1 else 0
         if dim == 0 or tuple(covariance.shape) not in ((), (dim,), (dim, dim)):
             raise ValueError(
@@ -56,7 +54,7 @@ class Gaussian(Problem):
         if covariance.ndim < 2:
             covariance = torch.diag(covariance.expand(dim))
         self.event_shape = (dim,)
-        self._variances, self._basis = _spectrum(covariance)
+        self._variances, self._basis = spectrum(covariance)
         self.smooth = bool((self._variances > 0).all())
 
     def _combine(self, x: Tensor, alpha: Tensor, sigma: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -66,7 +64,7 @@ class Gaussian(Problem):
 
     def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         mean, basis, c = (v.to(x) for v in (self.mean, self._basis, self._variances))
-        return _log_normal((x - alpha * mean) @ basis, alpha**2 * c + sigma**2)
+        return log_normal((x - alpha * mean) @ basis, alpha**2 * c + sigma**2)
 
     def _covariance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         basis, c = self._basis.to(x), self._variances.to(x)
@@ -110,11 +108,14 @@ class GaussianMixture(Problem):
         ValueError: if shapes disagree, weights are negative or do not sum to 1 (within 1e-6), or
             a covariance is not finite, symmetric, positive semidefinite.
         TypeError: if a tensor of integers is given.
+
+    Attributes:
+        weights: of the components, (K,), float64, those of weight 0 left out.
     """
 
     def __init__(self, weights: Values, means: Values, covariances: Values) -> None:
-        w, means = _real("weights", weights), _real("means", means)
-        covariances = _real("covariances", covariances)
+        w, means = real("weights", weights), real("means", means)
+        covariances = real("covariances", covariances)
         k, dim = means.shape if means.ndim == 2 else (0, 0)
         shapes = ((k, dim, dim), (k, dim), (k,))
         if k * dim == 0 or tuple(w.shape) != (k,) or tuple(covariances.shape) not in shapes:
@@ -130,20 +131,85 @@ class GaussianMixture(Problem):
             )
         kept = w > 0  # components of weight 0 are no part of the law
         w, means, covariances = w[kept] / w.sum(), means[kept], covariances[kept]
+        self._covariances = covariances
         self._basis: Tensor | None = None
         if covariances.ndim == 3:
-            self._variances, self._basis = _spectrum(covariances)
+            self._variances, self._basis = spectrum(covariances)
         else:
             self._variances = covariances.reshape(len(w), -1).expand(len(w), dim)
-            _check_variances(self._variances)
+            check_variances(self._variances)
         self.event_shape = (dim,)
         self.smooth = bool((self._variances > 0).all())
-        self._weights, self._means = w, means
-        self.mean = self._weights @ means
+        self.weights, self._means = w, means
+        self.mean = self.weights @ means
         # mu_k in the eigenbasis of C_k, where the work is done.
         self._turned = means
         if self._basis is not None:
             self._turned = torch.einsum("kd,kde->ke", means, self._basis)
+
+    def shaped(self, *event_shape: int) -> GaussianMixture:
+        """The same law, its D numbers arranged in another shape, such as (1, 8, 8) for 64."""
+        if math.prod(event_shape) != self._means.shape[1]:
+            raise ValueError(
+                f"shape {event_shape} holds {math.prod(event_shape)} numbers, but a sample has "
+                f"D = {self._means.shape[1]}"
+            )
+        other = copy.copy(self)
+        other.event_shape, other.mean = event_shape, self.mean.reshape(event_shape)
+        return other
+
+    def given(self, components: Sequence[int] | Tensor) -> GaussianMixture:
+        """The law of some components: sum_{k in components} w_k N(mu_k, C_k), divided by its mass.
+
+        Args:
+            components: their numbers, 0..K-1 in the order of `weights`, each once.
+        """
+        chosen = torch.as_tensor(components).flatten()
+        count = len(self.weights)
+        if chosen.dtype in (torch.bool, torch.float32, torch.float64) or len(chosen) == 0:
+            raise ValueError(f"components = {components} must be numbers, 0 to {count - 1}")
+        if bool(((chosen < 0) | (chosen >= count)).any()) or len(chosen.unique()) < len(chosen):
+            raise ValueError(
+                f"components = {chosen.tolist()} must be different numbers, 0 to {count - 1}"
+            )
+        w = self.weights[chosen]
+        return self._like(w / w.sum(), self._means[chosen], self._covariances[chosen])
+
+    def posterior(self, matrix: Values, y: Values, noise: float) -> GaussianMixture:
+        """The law of x_0 given y = A x_0 + sigma_y n, n ~ N(0, I): a mixture again.
+
+        Each component is conditioned by its own gain, and weighed by its own evidence:
+
+            w_k p_k(y) / p(y),   N(mu_k + K_k (y - A mu_k), C_k - K_k A C_k).
+
+        No component is dropped, so that they keep their numbers.
+
+        Args:
+            matrix: A, (M, D), of the flattened data.
+            y: one measurement, M numbers in any shape.
+            noise: sigma_y >= 0; 0 where A C_k A^T is regular (then it has no density).
+
+        Raises:
+            ValueError: if shapes disagree, a value is not finite, noise is negative, or noise is
+                0 and A C_k A^T singular.
+        """
+        log_evidence, means, covariances = self._given(matrix, y, noise)
+        w = (self.weights.log() + log_evidence).softmax(0).clamp_min(1e-300)
+        return self._like(w, means, covariances)
+
+    def evidence(self, matrix: Values, y: Values, noise: float) -> float:
+        """log p(y) = log sum_k w_k N(y; A mu_k, A C_k A^T + sigma_y^2 I); as for `posterior`."""
+        log_evidence, _, _ = self._given(matrix, y, noise)
+        return float((self.weights.log() + log_evidence).logsumexp(0))
+
+    def _given(self, matrix: Values, y: Values, noise: float) -> tuple[Tensor, Tensor, Tensor]:
+        factors = torch.diag_embed(self._variances.sqrt())
+        if self._basis is not None:
+            factors = self._basis @ factors
+        return condition(self._means, factors, matrix, y, noise)
+
+    def _like(self, w: Tensor, means: Tensor, covariances: Tensor) -> GaussianMixture:
+        return GaussianMixture(w, means, covariances).shaped(*self.event_shape)
 
     def _components(
         self, x: Tensor, alpha: Tensor, sigma: Tensor
@@ -156,7 +222,7 @@ class GaussianMixture(Problem):
         z = x if self._basis is None else x @ self._basis.to(x)
         z = z - alpha * turned
         s = alpha**2 * c + sigma**2
-        return self._weights.to(x).log()[:, None] + _log_normal(z, s), z, c, s
+        return self.weights.to(x).log()[:, None] + log_normal(z, s), z, c, s
 
     def _turn_back(self, z: Tensor) -> Tensor:
         """From the eigenbases of the C_k to the coordinates of x, (K, batch, D) to the same."""
@@ -185,9 +251,9 @@ class GaussianMixture(Problem):
         return between
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
-        which = torch.multinomial(self._weights, n, replacement=True, generator=generator)
+        which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         z = torch.randn(
-            n, *self.event_shape, generator=generator, dtype=self.mean.dtype, device=which.device
+            n, self._means.shape[1], generator=generator, dtype=self.mean.dtype, device=which.device
         )
         z = z * self._variances.sqrt()[which]
         if self._basis is not None:
@@ -197,12 +263,12 @@ class GaussianMixture(Problem):
 
     def data_covariance(self) -> Tensor:
         basis = (
-            torch.eye(*2 * self.event_shape).to(self.mean) if self._basis is None else self._basis
+            torch.eye(self._means.shape[1]).to(self.mean) if self._basis is None else self._basis
         )
         within = (basis * self._variances[:, None, :]) @ basis.mT
-        centred = self._means - self.mean
-        return torch.einsum("k,kde->de", self._weights, within) + (
-            (self._weights[:, None] * centred).T @ centred
+        centred = self._means - self.mean.flatten()
+        return torch.einsum("k,kde->de", self.weights, within) + (
+            (self.weights[:, None] * centred).T @ centred
         )
 
 
@@ -226,7 +292,7 @@ class DataSet(Problem):
     """
 
     def __init__(self, points: Values, smoothing: float = 0.0) -> None:
-        points = _real("points", points)
+        points = real("points", points)
         if points.ndim == 0 or points.numel() == 0:
             raise ValueError(
                 f"points has shape {tuple(points.shape)}, which holds no data; give "
@@ -327,39 +393,3 @@ def spectrum_mixture(components: int = 32, dimension: int = 64, seed: int = 0) -
     scale = dimension / (half.sum() + (means - means.mean(0)).square().sum() / components)
     covariances = scale * (basis * half) @ basis.mT
     return GaussianMixture([1 / components] * components, scale.sqrt() * means, covariances)
-
-
-def _real(name: str, value: Values) -> Tensor:
-    """The value as a float64 tensor, finite."""
-    if isinstance(value, Tensor) and not value.is_floating_point():
-        raise TypeError(f"{name} has dtype {value.dtype}; give real numbers: {name}.double()")
-    tensor = torch.as_tensor(value, dtype=torch.float64).detach()
-    if not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{name} has entries that are not finite; remove or replace them")
-    return tensor
-
-
-def _check_variances(variances: Tensor) -> None:
-    if bool((variances < 0).any()):
-        raise ValueError(
-            f"a variance (an eigenvalue of a covariance) is {float(variances.min()):.6g}; a "
-            "covariance must be positive semidefinite: give variances, not logarithms or precisions"
-        )
-
-
-def _spectrum(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (..., D) and eigenvectors (..., D, D) of a covariance, rounding removed."""
-    size = covariance.abs().amax((-2, -1), keepdim=True)
-    if bool(((covariance - covariance.mT).abs() > 1e-6 * size).any()):
-        raise ValueError("a covariance is not symmetric; give (C + C.mT) / 2")
-    variances, basis = torch.linalg.eigh((covariance + covariance.mT) / 2)
-    # What eigh cannot tell from 0 is 0: the data then has no density.
-    rounding = 1e-15 * covariance.shape[-1] * size[..., 0]
-    variances = torch.where(variances.abs() <= rounding, 0.0, variances)
-    _check_variances(variances)
-    return variances, basis
-
-
-def _log_normal(z: Tensor, variances: Tensor) -> Tensor:
-    """log N(z; 0, diag(variances)), summed over the last dimension."""
-    return -0.5 * ((z**2 / variances).sum(-1) + (2 * math.pi * variances).log().sum(-1))
