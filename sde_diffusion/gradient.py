@@ -12,13 +12,15 @@ says l(x_t) = log p(y | x_t) turns d into the conditional mean:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from .denoise import Denoiser
+from .denoise import Denoiser, along
 from .scalar import Scalar
+from .schedule import Schedule
 
 Pull = Callable[[Tensor], Tensor]
 """v -> J^T v, both of the state's shape."""
@@ -27,33 +29,121 @@ Pull = Callable[[Tensor], Tensor]
 def denoise_with_pull(denoiser: Denoiser, x: Tensor, t: Scalar) -> tuple[Tensor, Pull]:
     """d = E[x_0 | x_t = x], without a graph, and v -> J^T v, which may be asked many times.
 
-    Works inside `torch.no_grad()`, where the engine runs plans.
+    Works inside `torch.no_grad()`, where the engine runs plans. The pull is for the step in which
+    it is made: where the graph needs x, it refuses once the engine has gone on and overwritten x.
 
     Args:
-        denoiser: differentiable in x.
+        denoiser: differentiable in x; samples of a batch do not see each other.
         x: states, shape (batch, *event).
         t: time, or one a sample, shape (batch,).
 
     Raises:
-        RuntimeError: in inference mode, where autograd keeps nothing.
-        ValueError: if the denoiser's answer does not come from x for autograd.
+        RuntimeError: in inference mode, where autograd keeps nothing, or with a network or a
+            condition that was made in it.
+        ValueError: if the denoiser's answer does not come from x for autograd; of the pull: a v
+            of another shape.
     """
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "this needs gradients through the denoiser, and torch.inference_mode() keeps none: "
-            "leave it out (run and sample make no graph of their own), or use torch.no_grad()"
-        )
-    leaf = (x.clone() if x.is_inference() else x).detach().requires_grad_()
-    with torch.enable_grad():
+    leaf = _leaf(x, "the denoiser")
+    with _tracked("the denoiser"):
         d = denoiser(leaf, t)
     if not d.requires_grad:
-        raise ValueError(
-            "the denoiser's answer has no gradient in x: its network computes under no_grad, "
-            "detaches, or works in numpy; choose a method without gradients, or let autograd see it"
-        )
+        raise ValueError(_unseen("the denoiser's answer"))
 
     def pull(v: Tensor) -> Tensor:
-        (product,) = torch.autograd.grad(d, leaf, v.to(d), retain_graph=True)
+        if v.shape != x.shape:
+            raise ValueError(
+                f"v has shape {tuple(v.shape)} and the state {tuple(x.shape)}: J^T v needs a "
+                "vector of the state's shape"
+            )
+        (product,) = torch.autograd.grad(d, leaf, v.to(d), retain_graph=True, allow_unused=True)
+        if product is None:  # the graph leads to the network's parameters alone
+            raise ValueError(_unseen("the denoiser's answer"))
         return product
 
     return d.detach(), pull
+
+
+def gradient_of_log(log_p: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """grad log p at each sample of x, where log_p answers x with one number a sample, (batch,).
+
+    Works inside `torch.no_grad()`.
+
+    Args:
+        log_p: differentiable in x; samples of a batch do not see each other.
+        x: where, shape (batch, *event).
+
+    Raises:
+        RuntimeError: in inference mode, or with a network that was made in it.
+        ValueError: if log_p answers with another shape, or autograd sees no way from it to x.
+        TypeError: if log_p answers with no floating tensor.
+    """
+    leaf = _leaf(x, "log_p")
+    with _tracked("log_p"):
+        value = log_p(leaf)
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"log_p returned {kind}; it must return a real tensor, one number a sample")
+    if value.shape != x.shape[:1]:
+        raise ValueError(
+            f"log_p returned shape {tuple(value.shape)} for {len(x)} samples of shape "
+            f"{tuple(x.shape[1:])}; it must return one number a sample, ({len(x)},): sum over the "
+            "others, e.g. log_p.flatten(1).sum(1), and of a classifier's log-probabilities take "
+            "the one of the wanted class"
+        )
+    if not value.requires_grad:
+        raise ValueError(_unseen("log_p's answer"))
+    (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+    if gradient is None:
+        raise ValueError(_unseen("log_p's answer"))
+    return gradient
+
+
+def score_to_mean(schedule: Schedule, t: Scalar, x: Tensor) -> Scalar:
+    """sigma^2/alpha, with which a gradient of log p(y | x_t) moves d; broadcast along x.
+
+    Raises:
+        ValueError: at alpha = 0, where x_t says nothing of x_0: grad log p(y | x_t) is 0 there, and
+            what moves E[x_0 | y] is a limit that no gradient tells.
+    """
+    alpha_t, sigma_t = schedule(t)
+    if not bool(alpha_t.all() if isinstance(alpha_t, Tensor) else alpha_t):
+        raise ValueError(
+            "a gradient through the denoiser says nothing at alpha = 0, where x_t is noise alone: "
+            "(sigma^2/alpha) grad is 0/0. Begin later, e.g. with times=lambda schedule, steps: "
+            "sd.times.default(schedule, steps, t_start=schedule.time_of(-4.0))"
+        )
+    return along(sigma_t * sigma_t / alpha_t, x)
+
+
+def _leaf(x: Tensor, what: str) -> Tensor:
+    """x as autograd begins at it."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"this needs gradients through {what}, and torch.inference_mode() keeps none: "
+            "leave it out (run and sample make no graph of their own), or use torch.no_grad()"
+        )
+    return (x.clone() if x.is_inference() else x).detach().requires_grad_()
+
+
+@contextmanager
+def _tracked(what: str) -> Iterator[None]:
+    """Autograd on, and its refusal of inference tensors in words that say whose they are."""
+    try:
+        with torch.enable_grad():
+            yield
+    except RuntimeError as error:
+        if "Inference tensors cannot be saved" not in str(error):
+            raise
+        raise RuntimeError(
+            f"{what} holds tensors (weights, conditions) that were made inside "
+            "torch.inference_mode(), through which autograd cannot go: make or load them outside "
+            "of it, or copy them: network.load_state_dict(weights, assign=False) into a network "
+            "made outside, condition.clone()"
+        ) from error
+
+
+def _unseen(what: str) -> str:
+    return (
+        f"{what} has no gradient in x: it is computed under no_grad, from a detached copy, or in "
+        "numpy; choose a method without gradients, or let autograd see it"
+    )
