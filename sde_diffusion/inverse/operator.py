@@ -11,15 +11,21 @@ conjugate gradients.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from ..scalar import Scalar
+from .conjugate_gradients import conjugate_gradients, least_squares
 
 
 class Operator(ABC):
     """A: data (batch, *event_shape) -> measurements (batch, *measured_shape), sample by sample.
+
+    A new operator says its shapes and how to `apply` it; it follows the dtype, float32 or float64,
+    and the device of x.
 
     Attributes:
         event_shape: of one datum.
@@ -30,8 +36,17 @@ class Operator(ABC):
     measured_shape: tuple[int, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """A(x); x of shape (batch, *event_shape). Checks shapes and dtype at the door."""
-        raise NotImplementedError
+        """A(x), of shape (batch, *measured_shape), differentiable in x.
+
+        Args:
+            x: (batch, *event_shape).
+
+        Raises:
+            TypeError: if x is not a float32 or float64 tensor.
+            ValueError: if its shape is another.
+        """
+        check_batch("x", x, self.event_shape, "measures data of event shape")
+        return self.apply(x)
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
@@ -39,11 +54,14 @@ class Operator(ABC):
 
 
 class LinearOperator(Operator):
-    """A linear operator; its adjoint comes from automatic differentiation unless given."""
+    """A linear operator; its adjoint comes from automatic differentiation unless given.
+
+    Where a better way is known, a new one also says its `_adjoint` and `_solve`, unchecked.
+    """
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """A^T y; y of shape (batch, *measured_shape)."""
-        raise NotImplementedError
+        """A^T y, of shape (batch, *event_shape); y of shape (batch, *measured_shape)."""
+        return self._adjoint(self._measured("y", y))
 
     def solve(self, v: Tensor, a: Scalar, b: Scalar) -> Tensor:
         """u with (a A A^T + b I) u = v.
@@ -52,13 +70,126 @@ class LinearOperator(Operator):
             v: (batch, *measured_shape).
             a, b: at least 0 and not both 0; numbers, or one a sample, (batch,). With b = 0 the
                 solution of least norm, (a A A^T)^+ v.
+
+        Raises:
+            ValueError: if a or b is out of range or of another shape.
+            RuntimeError: where conjugate gradients do not converge.
         """
-        raise NotImplementedError
+        self._measured("v", v)
+        columns = _column("a", a, v), _column("b", b, v)
+        if isinstance(a, Tensor) or isinstance(b, Tensor):
+            nothing = bool(((columns[0] == 0) & (columns[1] == 0)).any())
+        else:
+            nothing = a == 0 and b == 0
+        if nothing:
+            raise ValueError("a = b = 0 leaves no system to solve; one of them must be positive")
+        return self._solve(v, *columns)
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """A^+ y = A^T (A A^T)^+ y, the datum of least norm among the nearest to y."""
-        return self.adjoint(self.solve(y, 1.0, 0.0))
+        return self._pseudo_inverse(self._measured("y", y))
 
     def matrix(self) -> Tensor:
-        """A as a matrix, float64, (measured numbers, data numbers)."""
-        raise NotImplementedError
+        """A as a matrix, float64, (measured numbers, data numbers), both flattened."""
+        eye = torch.eye(math.prod(self.event_shape), dtype=torch.float64)
+        columns = [
+            self.apply(part.reshape(-1, *self.event_shape)).flatten(1) for part in eye.split(256)
+        ]
+        return torch.cat(columns).T.contiguous()
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        """A^T y = grad_x <A x, y>, the same at every x."""
+        with torch.inference_mode(False), torch.enable_grad():
+            y = y.clone() if y.is_inference() else y
+            x = y.new_zeros(len(y), *self.event_shape).requires_grad_()
+            (answer,) = torch.autograd.grad(self.apply(x), x, y, create_graph=y.requires_grad)
+        return answer
+
+    def _solve(self, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """As `solve`, with a and b as columns, (batch or 1, 1, .., 1)."""
+        a, b = (c.expand(len(v), *c.shape[1:]) for c in (a, b))
+        least_norm = (b == 0).flatten()
+        if not bool(least_norm.any()):
+            system = lambda u: a * self.apply(self._adjoint(u)) + b * u
+            return conjugate_gradients(system, v, self._most)
+        if not bool(least_norm.all()):
+            parts = torch.zeros_like(v)
+            for who in (least_norm, ~least_norm):
+                parts[who] = self._solve(v[who], a[who], b[who])
+            return parts
+        # (A A^T)^+ = (A^T)^+ A^+.
+        x = self._pseudo_inverse(v)
+        return least_squares(self._adjoint, self.apply, x, self._most) / a
+
+    def _pseudo_inverse(self, y: Tensor) -> Tensor:
+        return least_squares(self.apply, self._adjoint, y, self._most)
+
+    @property
+    def _most(self) -> int:
+        """Iterations: as many as there are numbers end it without rounding."""
+        return 100 + 4 * math.prod(self.measured_shape)
+
+    def _measured(self, name: str, y: Tensor) -> Tensor:
+        check_batch(name, y, self.measured_shape, "has measurements of shape")
+        return y
+
+
+class Diagonal(LinearOperator):
+    """A linear operator whose A A^T is diagonal in a basis that is known: solved in closed form."""
+
+    def _pseudo_inverse(self, y: Tensor) -> Tensor:
+        one = y.new_ones([1] * y.ndim)
+        return self._adjoint(self._solve(y, one, torch.zeros_like(one)))
+
+
+class Constants:
+    """Tensors kept in float64 on the host, and once more in each dtype and device asked for."""
+
+    def __init__(self, *values: Tensor) -> None:
+        self._values = tuple(v.detach().cpu() for v in values)
+        self._made: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+
+    def like(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Real ones in x's dtype, complex ones in its complex partner, integers as they are."""
+        key = (x.dtype, x.device)
+        if key not in self._made:
+            kinds = {torch.float64: x.dtype, torch.complex128: x.dtype.to_complex()}
+            with torch.inference_mode(False):  # made for good, also for runs with gradients
+                self._made[key] = tuple(
+                    v.to(x.device, kinds.get(v.dtype, v.dtype)) for v in self._values
+                )
+        return self._made[key]
+
+
+def inverse(spectrum: Tensor) -> Tensor:
+    """1 / spectrum, and 0 where it is 0."""
+    return torch.where(spectrum > 0, 1 / spectrum, 0.0)
+
+
+def check_batch(name: str, x: Tensor, shape: tuple[int, ...], what: str) -> None:
+    """Refuse what is not a batch of real numbers of this shape."""
+    if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name} is {kind}, not a float32 or float64 tensor; cast it: .float()")
+    if x.ndim == 0 or tuple(x.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, but this operator {what} {tuple(shape)}; give "
+            f"{name} of shape (batch, {', '.join(map(str, shape))})"
+        )
+
+
+def _column(name: str, value: Scalar, v: Tensor) -> Tensor:
+    """A number, or one a sample, as (batch or 1, 1, .., 1) in v's dtype, not negative."""
+    if isinstance(value, Tensor):
+        if value.ndim > 1 or (value.ndim == 1 and len(value) != len(v)):
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}, but there are {len(v)} systems; give a "
+                f"number, or one a system, ({len(v)},)"
+            )
+        allowed = bool(((value >= 0) & (value < math.inf)).all())
+    else:
+        allowed = 0 <= value < math.inf
+    if not allowed:
+        raise ValueError(f"{name} = {value} must be finite and at least 0")
+    column = value.to(v) if isinstance(value, Tensor) else v.new_full((), float(value))
+    return column.reshape(-1, *[1] * (v.ndim - 1))

@@ -1,0 +1,95 @@
+r"""Conjugate gradients, many systems of one operator at once, each stopped by itself.
+
+    (a A A^T + b I) u = v, b > 0            Hestenes & Stiefel, 1952
+    min |A x - v|, the x of least norm      CGLS: the same on the normal equations, A^T A x = A^T v,
+                                            without forming them (Bjorck, "Numerical methods for
+                                            least squares problems", 1996, section 7.4)
+
+A sample that has converged stands still while the others go on, so no answer depends on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}  # of residuals, relative
+Function = Callable[[Tensor], Tensor]
+
+
+def conjugate_gradients(function: Function, v: Tensor, most: int) -> Tensor:
+    """u with function(u) = v, one system a sample.
+
+    Args:
+        function: u -> M u, of v's shape, M symmetric and positive definite.
+        v: (batch, *shape).
+        most: iterations before it gives up.
+
+    Raises:
+        RuntimeError: if a residual |M u - v| is still above 1e-6 |v| (1e-12 in float64).
+    """
+    u, r = torch.zeros_like(v), v
+    p, gamma = r, _dot(r, r)
+    enough = TOLERANCE[v.dtype] ** 2 * gamma
+    for count in range(most):
+        if _all(gamma <= enough, count):
+            break
+        q = function(p)
+        step = torch.where(gamma > enough, gamma / _dot(p, q), 0.0)
+        u, r = u + step * p, r - step * q
+        gamma, before = torch.where(gamma > enough, _dot(r, r), gamma), gamma
+        p = r + gamma / before.clamp_min(torch.finfo(v.dtype).tiny) * p
+    _check(gamma, enough, most, v.dtype)
+    return u
+
+
+def least_squares(forward: Function, backward: Function, v: Tensor, most: int) -> Tensor:
+    """A^+ v, the x of least norm among those with the least |A x - v|, one system a sample.
+
+    Args:
+        forward, backward: x -> A x and y -> A^T y.
+        v: (batch, *measured_shape).
+        most: iterations before it gives up.
+
+    Raises:
+        RuntimeError: if a gradient |A^T (v - A x)| is still above 1e-6 |A^T v| (1e-12 in float64).
+    """
+    r = v
+    p = s = backward(r)
+    x, gamma = torch.zeros_like(s), _dot(s, s)
+    enough = TOLERANCE[v.dtype] ** 2 * gamma
+    for count in range(most):
+        if _all(gamma <= enough, count):
+            break
+        q = forward(p)
+        step = torch.where(gamma > enough, gamma / _dot(q, q).reshape(gamma.shape), 0.0)
+        x, r = x + step * p, r - step.reshape(-1, *[1] * (v.ndim - 1)) * q
+        s = backward(r)
+        gamma, before = torch.where(gamma > enough, _dot(s, s), gamma), gamma
+        p = s + gamma / before.clamp_min(torch.finfo(v.dtype).tiny) * p
+    _check(gamma, enough, most, v.dtype)
+    return x
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """x . y of each sample, (batch, 1, .., 1)."""
+    return (x * y).flatten(1).sum(1).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _all(done: Tensor, count: int) -> bool:
+    """Whether all are done; asked seldom of a device that would have to be waited for."""
+    return (done.device.type == "cpu" or count % 16 == 0) and bool(done.all())
+
+
+def _check(gamma: Tensor, enough: Tensor, most: int, dtype: torch.dtype) -> None:
+    late = ~(gamma <= enough)  # so that NaN is late too
+    if bool(late.any()):
+        worst = float((gamma / enough).max().sqrt()) * TOLERANCE[dtype]
+        raise RuntimeError(
+            f"conjugate gradients left a relative residual of {worst:.2g} after {most} iterations "
+            f"in {dtype}, for {int(late.sum())} of {len(gamma)} samples: the operator is badly "
+            "conditioned, or not linear; use float64, a larger b, or, where it is small, "
+            "Matrix(operator.matrix()), which knows its singular vectors"
+        )
