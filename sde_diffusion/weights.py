@@ -140,10 +140,11 @@ def check_same(saved: dict[str, Any], asked: dict[str, Any], path: Path) -> None
     """Raise ValueError, naming what differs, unless both describe the same run.
 
     Networks are told apart by "model", their configurations, where both have one that differs,
-    else by "network", their tensors. The seed of initial weights, which are replaced, is no matter.
+    else by "network", their tensors. The seed of initial weights, which are replaced, is no matter,
+    nor is an argument that is None, which a file of an earlier version may not know.
     """
     both = (saved, asked)
-    models = [{k: v for k, v in (d.get("model") or {}).items() if k != "seed"} for d in both]
+    models = [_form(d.get("model") or {}) for d in both]
     parts = models if all(models) and models[0] != models[1] else [d["network"] for d in both]
     old, new = (
         {k: v for k, v in d.items() if k not in ("model", "network")}
@@ -155,6 +156,11 @@ def check_same(saved: dict[str, Any], asked: dict[str, Any], path: Path) -> None
         lines = [f"{k}: {old.get(k)} in the file, {new.get(k)} asked" for k in names[:5]]
         more = f"; and {len(names) - 5} more" if len(names) > 5 else ""
         raise ValueError(f"{path} is of another run: {'; '.join(lines)}{more}; match it, {CURE}")
+
+
+def _form(model: dict[str, Any]) -> dict[str, Any]:
+    """What settles the form of a network, of its configuration."""
+    return {k: v for k, v in model.items() if k != "seed" and v is not None}
 
 
 def under(prefix: str, tensors: Mapping[str, T]) -> dict[str, T]:

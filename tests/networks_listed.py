@@ -21,18 +21,24 @@ SMALL = {
     ),
     "dit": ({"channels": 2, "width": 16, "depth": 2, "heads": 2}, (2, 4, 6)),
 }
-CONDITIONS = {"none": {}, "classes": {"classes": 3}, "tokens": {"token_size": 5}}
+CONDITIONS = {
+    "none": {},
+    "classes": {"classes": 3},
+    "tokens": {"token_size": 5},
+    "image": {"condition_channels": 3},
+}
 CONTEXTS = {
     "none": None,
     "classes": torch.tensor([2, 0, 1, 2]),
     "tokens": torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(7)),
+    "image": torch.randn(4, 3, 2, 3, generator=torch.Generator().manual_seed(8)),
 }
 
 assert set(SMALL) == set(NETWORKS), "a new kind of network is tested too"
 
 every_kind = pytest.mark.parametrize("kind", list(SMALL))
 every_condition = pytest.mark.parametrize("condition", list(CONDITIONS))
-conditional = pytest.mark.parametrize("condition", ["classes", "tokens"])
+conditional = pytest.mark.parametrize("condition", ["classes", "tokens", "image"])
 
 
 def perturbed(network, seed=0, scale=0.3):

@@ -185,7 +185,7 @@ def test_mixed_precision_answers_in_the_states_dtype(kind, condition):
 
 def test_every_network_is_one_graph_for_the_compiler():
     drop = torch.tensor([True, False, False, True])
-    for kind, condition in zip(SMALL, ("classes", "tokens", "classes"), strict=True):
+    for kind, condition in zip(SMALL, ("classes", "tokens", "image"), strict=True):
         network = perturbed(small(kind, condition))
         given = *asked(kind), CONTEXTS[condition], drop
         compiled = torch.compile(network, backend="eager", fullgraph=True)
@@ -257,7 +257,9 @@ def test_sizes_that_work_are_named():
         (lambda: UNet(1, classes=0), "classes = 0"),
         (lambda: DiT(1, width=64, heads=3), "width = 64 is not a multiple of heads = 3"),
         (lambda: DiT(1, width=6, heads=2), "width = 6 is not a multiple of 4"),
-        (lambda: DiT(1, classes=2, token_size=3), "labels or tokens, not both"),
+        (lambda: DiT(1, classes=2, token_size=3), "labels, tokens or an image, not two"),
+        (lambda: UNet(1, classes=2, condition_channels=1), "as channels of the image"),
+        (lambda: ResidualMLP((3,), condition_channels=1), r"event_shape = \(3,\).* as one token"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(make, said):

@@ -109,7 +109,7 @@ def test_the_vector_of_tokens_is_its_formula():
     spread = mean.var(dim=1, correction=0, keepdim=True) + 1e-5
     normal = (mean - mean.mean(dim=1, keepdim=True)) / spread.sqrt()
     expected = normal @ second.weight.mT + second.bias
-    torch.testing.assert_close(condition(tokens, None, 4).vector, expected)
+    torch.testing.assert_close(condition(tokens, None, torch.zeros(4, 2)).vector, expected)
 
 
 # Bad input
@@ -129,6 +129,13 @@ def test_the_vector_of_tokens_is_its_formula():
         ("tokens", torch.zeros(4, 3, 6), ValueError, r"\(4, 3, 6\).*length, 5\)"),
         ("tokens", torch.zeros(2, 3, 5), ValueError, r"\(2, 3, 5\).*\(4, length"),
         ("tokens", torch.zeros(4, 0, 5), ValueError, "length of at least 1"),
+        ("image", torch.zeros(4, 3, 2, 3).long(), TypeError, "float.* / 127.5 - 1 for bytes"),
+        ("image", torch.zeros(4, 3, 6), ValueError, r"\(4, 3, 6\).*\(4, 3, rows, columns\)"),
+        ("image", torch.zeros(4, 2, 4, 6), ValueError, r"\(4, 2, 4, 6\), but 4 samples of 4 x 6"),
+        ("image", torch.zeros(1, 3, 4, 6), ValueError, r"need images of shape \(4, 3, rows"),
+        ("image", torch.zeros(4, 3, 3, 6), ValueError, "divide 4 .*interpolate.* size=.4, 6"),
+        ("image", torch.zeros(4, 3, 8, 12), ValueError, "columns that divide 6: resize them"),
+        ("image", torch.zeros(4, 3, 0, 6), ValueError, "resize them"),
         ("none", torch.zeros(4).long(), ValueError, "built without a condition"),
     ],
 )

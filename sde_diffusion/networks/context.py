@@ -1,4 +1,4 @@
-r"""The condition of a sample: a class, or a sequence of tokens such as those of a text.
+r"""The condition of a sample: a class, a sequence of tokens such as those of a text, or an image.
 
 A class y in {0, .., K-1}, or tokens c_1, .., c_L, is told to a network as a vector,
 
@@ -8,6 +8,13 @@ which is added to the embedding of the time, W [sin, cos](2 pi nu t) + v; tokens
 wherever a network attends to them (`CrossAttention`). A sample without a condition has a learned
 null in the place of v and of each answer of an attention, whether its context was dropped or none
 was given at all: to the bit the same.
+
+An image c is laid beside the state, channel by channel, at the network's first layer: it reads
+[x_t, up(c)], where up repeats the pixels of a smaller image until it has the height and the width
+of x_t. Without a condition the network reads [x_t, 0], and v is the learned null, which tells that
+from a c = 0. Saharia et al., "Image super-resolution via iterative refinement", 2021,
+arXiv:2104.07636 (SR3, with another up); Saharia et al., "Palette: image-to-image diffusion models",
+2021, arXiv:2111.05826.
 
 Training with the context dropped at random is what classifier-free guidance needs: Ho & Salimans,
 "Classifier-free diffusion guidance", 2022, arXiv:2207.12598. A sum over tokens of a function of
@@ -21,7 +28,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, silu
+from torch.nn.functional import interpolate, layer_norm, silu
 
 from .layers import linear
 
@@ -33,11 +40,18 @@ class Told(NamedTuple):
         vector: one vector a sample, (batch, size); None for a network without condition.
         tokens: (batch, length, token size); None where there are none to attend to.
         absent: bool, (batch,): samples whose tokens are not to be seen; None: no such samples.
+        image: of the height and width of x, (batch, channels, height, width), to lie beside it;
+            None for a network without.
     """
 
     vector: Tensor | None = None
     tokens: Tensor | None = None
     absent: Tensor | None = None
+    image: Tensor | None = None
+
+    def beside(self, x: Tensor) -> Tensor:
+        """What the first layer reads: x, and the image along its channels if there is one."""
+        return x if self.image is None else torch.cat([x, self.image.to(x.dtype)], dim=1)
 
 
 class Condition(nn.Module):
@@ -47,10 +61,11 @@ class Condition(nn.Module):
         size: numbers in the vector.
         classes: number K of classes, if the context is class labels.
         token_size: numbers in a token, if the context is sequences of tokens.
+        channels: of the image, if the context is one.
         generator: source of the initial weights.
 
     Raises:
-        ValueError: if both kinds of context are asked for, or a size is not positive.
+        ValueError: if two kinds of context are asked for.
     """
 
     def __init__(
@@ -58,41 +73,51 @@ class Condition(nn.Module):
         size: int,
         classes: int | None = None,
         token_size: int | None = None,
+        channels: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if classes is not None and token_size is not None:
+        kinds = {"classes": classes, "token_size": token_size, "condition_channels": channels}
+        asked = [f"{name} = {value}" for name, value in kinds.items() if value is not None]
+        if len(asked) > 1:
             raise ValueError(
-                f"classes = {classes} and token_size = {token_size}: a context is class labels or "
-                "tokens, not both; give a class as one more token"
+                f"{' and '.join(asked)}: a context is class labels, tokens or an image, not two of "
+                "them; give a class as one more token, or as channels of the image"
             )
-        self.classes, self.token_size = classes, token_size
+        self.classes, self.token_size, self.channels = classes, token_size, channels
         if classes is not None:
             table = torch.empty(classes, size).uniform_(-1, 1, generator=generator)
             self.table = nn.Parameter(table)
         if token_size is not None:
             self.expand = linear(token_size, size, generator)
             self.project = linear(size, size, generator)
-        if classes is not None or token_size is not None:
+        if asked:
             self.null = nn.Parameter(torch.zeros(size))
 
-    def forward(self, context: Tensor | None, drop: Tensor | None, count: int) -> Told:
-        """What is told of `count` samples.
+    @property
+    def none(self) -> bool:
+        """Whether there is no condition to tell."""
+        return self.classes is None and self.token_size is None and self.channels is None
+
+    def forward(self, context: Tensor | None, drop: Tensor | None, x: Tensor) -> Told:
+        """What is told of the samples.
 
         Args:
-            context: class labels, int64, (batch,), or tokens, (batch, length, token size); None:
-                no sample has a condition.
+            context: class labels, int64, (batch,), tokens, (batch, length, token size), or images,
+                (batch, channels, rows, columns); None: no sample has a condition.
             drop: bool, (batch,): samples whose context is withheld.
-            count: number of samples.
+            x: states x_t, (batch, *event).
 
         Raises:
             TypeError, ValueError: as `check`.
         """
-        self.check(context, drop, count)
-        if self.classes is None and self.token_size is None:
+        self.check(context, drop, x)
+        if self.none:
             return Told()
+        if self.channels is not None:
+            return self._image(context, drop, x)
         if context is None:
-            return Told(vector=self.null.expand(count, -1))
+            return Told(vector=self.null.expand(len(x), -1))
         if self.classes is not None:
             vector, tokens = self.table[context], None
         else:
@@ -103,7 +128,20 @@ class Condition(nn.Module):
             vector = torch.where(drop[:, None], self.null, vector)
         return Told(vector, tokens, drop)
 
-    def check(self, context: Tensor | None, drop: Tensor | None, count: int) -> None:
+    def _image(self, context: Tensor | None, drop: Tensor | None, x: Tensor) -> Told:
+        """The image as large as x; zero, and the null beside the time, where there is none."""
+        if context is None:
+            nothing = x.new_zeros(len(x), self.channels, *x.shape[2:])
+            return Told(vector=self.null.expand(len(x), -1), image=nothing)
+        image = context
+        if image.shape[2:] != x.shape[2:]:
+            image = interpolate(image, size=x.shape[2:], mode="nearest")
+        if drop is None:
+            return Told(image=image)
+        vector = torch.where(drop[:, None], self.null, torch.zeros_like(self.null))
+        return Told(vector, image=image.masked_fill(drop[:, None, None, None], 0.0))
+
+    def check(self, context: Tensor | None, drop: Tensor | None, x: Tensor) -> None:
         """Refuse a context that is not one of this network, without waiting for a device.
 
         The values of labels are read where they lie on the CPU; elsewhere the look-up itself
@@ -114,11 +152,13 @@ class Condition(nn.Module):
             ValueError: another shape, a label out of range, or a context for a network that was
                 built without.
         """
-        if self.classes is None and self.token_size is None:
+        count = len(x)
+        if self.none:
             if context is not None or drop is not None:
                 raise ValueError(
                     "this network was built without a condition but was given one: leave context "
-                    "and drop out, or build it with classes=... or token_size=..."
+                    "and drop out, or build it with classes=..., token_size=... or "
+                    "condition_channels=..."
                 )
             return
         if drop is not None and (drop.dtype != torch.bool or drop.shape != (count,)):
@@ -128,6 +168,8 @@ class Condition(nn.Module):
             )
         if context is not None and self.classes is not None:
             self._check_labels(context, self.classes, count)
+        elif context is not None and self.channels is not None:
+            self._check_image(context, self.channels, x)
         elif context is not None:
             self._check_tokens(context, count)
 
@@ -164,4 +206,22 @@ class Condition(nn.Module):
             raise ValueError(
                 f"context has shape {tuple(context.shape)}, but {count} samples need tokens of "
                 f"shape ({count}, length, {size}) with a length of at least 1"
+            )
+
+    @staticmethod
+    def _check_image(context: Tensor, channels: int, x: Tensor) -> None:
+        if not context.is_floating_point():
+            raise TypeError(
+                f"context has dtype {context.dtype}, but this network takes an image as floating-"
+                "point numbers, scaled as the data are: context.float() / 127.5 - 1 for bytes"
+            )
+        height, width = x.shape[2:]
+        fits = context.ndim == 4 and context.shape[:2] == (len(x), channels)
+        sides = context.shape[2:] if fits else (0, 0)
+        if not fits or any(n == 0 or side % n for n, side in zip(sides, x.shape[2:], strict=True)):
+            raise ValueError(
+                f"context has shape {tuple(context.shape)}, but {len(x)} samples of {height} x "
+                f"{width} need images of shape ({len(x)}, {channels}, rows, columns), with rows "
+                f"that divide {height} and columns that divide {width}: resize them, as with "
+                f"torch.nn.functional.interpolate(context, size=({height}, {width}))"
             )

@@ -80,6 +80,8 @@ class DiT(Network):
         heads: attentions side by side.
         classes: number of classes, if the context is class labels.
         token_size: numbers in a token, if the context is sequences of tokens.
+        condition_channels: of the image, if the context is one; it has the height and width of x,
+            or numbers that divide them.
         outputs: 1, or 2 to predict a variance as well.
         seed: of the initial weights; torch's global generator is neither read nor moved.
 
@@ -96,6 +98,7 @@ class DiT(Network):
         heads: int = 4,
         classes: int | None = None,
         token_size: int | None = None,
+        condition_channels: int | None = None,
         outputs: int = 1,
         seed: int = 0,
     ) -> None:
@@ -110,6 +113,7 @@ class DiT(Network):
             heads=heads,
             classes=classes,
             token_size=token_size,
+            condition_channels=condition_channels,
         )
         check_heads(width, heads)
         if width % 4:
@@ -121,8 +125,9 @@ class DiT(Network):
         generator = torch.Generator().manual_seed(seed)
         self.time = TimeEmbedding(width, generator=generator)
         self.embed = linear(width, width, generator)
-        self.condition = Condition(width, classes, token_size, generator)
-        self.enter = linear(channels * patch**2, width, generator)
+        self.condition = Condition(width, classes, token_size, condition_channels, generator)
+        read = channels + (condition_channels or 0)
+        self.enter = linear(read * patch**2, width, generator)
         self.blocks = nn.ModuleList(
             DiTBlock(width, heads, token_size, generator) for _ in range(depth)
         )
@@ -140,10 +145,10 @@ class DiT(Network):
         """
         check_images(x, self.channels, self.patch, f"this DiT reads patches of side {self.patch}")
         check_time(x, t)
-        told = self.condition(context, drop, len(x))
+        told = self.condition(context, drop, x)
         e = silu(self.embed(self.time(t, told.vector)))
         rows, columns = (side // self.patch for side in x.shape[2:])
-        h = self.enter(_patches(x.to(self.enter.weight.dtype), self.patch))
+        h = self.enter(_patches(told.beside(x.to(self.enter.weight.dtype)), self.patch))
         h = h + _places(rows, columns, h.shape[-1], h.device).to(h.dtype)
         for block in self.blocks:
             h = block(h, e, told)

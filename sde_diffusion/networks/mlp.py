@@ -62,12 +62,15 @@ class ResidualMLP(Network):
         classes: number of classes, if the context is class labels.
         token_size: numbers in a token, if the context is sequences of tokens; the network is told
             of all the tokens of a sample by one vector.
+        condition_channels: of the image, if the context is one; it has the height and width of x,
+            or numbers that divide them.
         outputs: 1, or 2 to predict a variance as well.
         seed: of the initial weights; torch's global generator is neither read nor moved.
 
     Raises:
         TypeError: if a list is not one.
-        ValueError: if a size is not positive, or two outputs are asked for scalars.
+        ValueError: if a size is not positive, two outputs are asked for scalars, or an image is to
+            lie beside what is no image.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class ResidualMLP(Network):
         embedding: int = 64,
         classes: int | None = None,
         token_size: int | None = None,
+        condition_channels: int | None = None,
         outputs: int = 1,
         seed: int = 0,
     ) -> None:
@@ -96,21 +100,29 @@ class ResidualMLP(Network):
             embedding=embedding,
             classes=classes,
             token_size=token_size,
+            condition_channels=condition_channels,
         )
         if outputs == 2 and not self.event_shape:
             raise ValueError(
                 "scalars have no channels to give twice: for outputs = 2 use event_shape (1,)"
             )
+        if condition_channels is not None and len(self.event_shape) != 3:
+            raise ValueError(
+                f"condition_channels = {condition_channels} with event_shape = {self.event_shape}: "
+                "an image lies beside images (channels, height, width); for a condition of other "
+                "numbers give them as one token, (batch, 1, token_size)"
+            )
         generator = torch.Generator().manual_seed(seed)
         self.dimension = math.prod(self.event_shape)
         self.time = TimeEmbedding(embedding, generator=generator)
-        self.enter = linear(self.dimension, width, generator)
+        read = self.dimension + (condition_channels or 0) * math.prod(self.event_shape[1:])
+        self.enter = linear(read, width, generator)
         self.blocks = nn.ModuleList(
             ResidualBlock(width, hidden, embedding, generator) for _ in range(depth)
         )
         self.leave = linear(width, outputs * self.dimension, None)
         self.skip = linear(embedding, 1, None)
-        self.condition = Condition(embedding, classes, token_size, generator)
+        self.condition = Condition(embedding, classes, token_size, condition_channels, generator)
 
     def forward(
         self, x: Tensor, t: Tensor, context: Tensor | None = None, drop: Tensor | None = None
@@ -123,10 +135,11 @@ class ResidualMLP(Network):
         """
         self._check(x)
         check_time(x, t)
-        told = self.condition(context, drop, len(x))
+        told = self.condition(context, drop, x)
         e = self.time(t, told.vector)
-        flat = x.reshape(len(x), self.dimension).to(self.enter.weight.dtype)
-        h = self.enter(flat)
+        x_t = x.to(self.enter.weight.dtype)
+        flat = x_t.reshape(len(x), self.dimension)
+        h = self.enter(flat if told.image is None else told.beside(x_t).flatten(1))
         for block in self.blocks:
             h = block(h, e)
         out = self.leave(silu(layer_norm(h, h.shape[1:])))

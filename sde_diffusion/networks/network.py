@@ -37,8 +37,8 @@ class Network(nn.Module, ABC):
             x: states x_t, shape (batch, *event).
             t: time labels, floating point, shape (batch,), of size about one: times in [0, 1], or
                 log(sigma/alpha)/4.
-            context: class labels, int64, (batch,), or tokens, (batch, length, token size); None:
-                no sample has a condition.
+            context: class labels, int64, (batch,), tokens, (batch, length, token size), or images,
+                (batch, channels, rows, columns); None: no sample has a condition.
             drop: bool, (batch,): samples whose context is withheld.
         """
 

@@ -63,6 +63,8 @@ class UNet(Network):
         dropout: share of features dropped in training, by torch's global generator.
         classes: number of classes, if the context is class labels.
         token_size: numbers in a token, if the context is sequences of tokens.
+        condition_channels: of the image, if the context is one; it has the height and width of x,
+            or numbers that divide them.
         outputs: 1, or 2 to predict a variance as well.
         recompute: compute blocks twice in training instead of keeping what is inside them: less
             memory, about a third more time.
@@ -84,6 +86,7 @@ class UNet(Network):
         dropout: float = 0.0,
         classes: int | None = None,
         token_size: int | None = None,
+        condition_channels: int | None = None,
         outputs: int = 1,
         recompute: bool = False,
         seed: int = 0,
@@ -101,6 +104,7 @@ class UNet(Network):
             heads=heads,
             classes=classes,
             token_size=token_size,
+            condition_channels=condition_channels,
         )
         self.channels, self.outputs, self.recompute = channels, outputs, recompute
         sizes = [width * multiplier for multiplier in multipliers]
@@ -109,7 +113,7 @@ class UNet(Network):
         embedding = 4 * width
         self.time = TimeEmbedding(embedding, generator=generator)
         self.embed = linear(embedding, embedding, generator)
-        self.condition = Condition(embedding, classes, token_size, generator)
+        self.condition = Condition(embedding, classes, token_size, condition_channels, generator)
         block = partial(
             Block,
             embedding=embedding,
@@ -120,7 +124,7 @@ class UNet(Network):
         )
         # Channels of the states that are kept on the way down, in their order.
         kept = [width]
-        self.enter = convolution(channels, width, 3, generator)
+        self.enter = convolution(channels + (condition_channels or 0), width, 3, generator)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, size in enumerate(sizes):
             if level:
@@ -152,9 +156,9 @@ class UNet(Network):
         stride = 2 ** (len(self.configuration["multipliers"]) - 1)
         check_images(x, self.channels, stride, "this U-Net halves the resolution at every level")
         check_time(x, t)
-        told = self.condition(context, drop, len(x))
+        told = self.condition(context, drop, x)
         e = silu(self.embed(self.time(t, told.vector)))
-        h = self.enter(x.to(self.enter.weight.dtype))
+        h = self.enter(told.beside(x.to(self.enter.weight.dtype)))
         kept = [h]
         for layer in self.down:
             h = self._through(layer, h, e, told)

@@ -12,8 +12,8 @@ class Batch(NamedTuple):
 
     Attributes:
         x: clean samples, floating point, shape (batch, *event).
-        context: class labels, int64, shape (batch,), or tokens, shape (batch, length, size);
-            None where the data have no condition.
+        context: class labels, int64, shape (batch,), tokens, shape (batch, length, size), or
+            images, shape (batch, channels, rows, columns); None where the data have no condition.
     """
 
     x: Tensor

@@ -89,7 +89,8 @@ class TensorData(Stored):
     Args:
         x: floating point, shape (n, *event); batches are of its dtype and on its device.
         context: class labels, integers of at least 0, shape (n,), or tokens, floating point,
-            shape (n, length, size); None: no conditions.
+            shape (n, length, size), or images, floating point, shape (n, channels, rows, columns);
+            None: no conditions.
         range: (lowest, highest) value that x may hold; None: any finite value.
 
     Raises:
@@ -254,19 +255,20 @@ def _cure(low: float, high: float, range: tuple[float, float]) -> str:
 
 
 def checked_context(context: Tensor, count: int) -> Tensor:
-    """Labels as int64 (n,), or tokens (n, length, size)."""
+    """Labels as int64 (n,), tokens (n, length, size), or images (n, channels, rows, columns)."""
     context = context.detach()
     labels = context.ndim == 1 and not context.is_floating_point() and not context.is_complex()
-    tokens = context.ndim == 3 and context.is_floating_point()
-    if context.dtype is torch.bool or not (labels or tokens):
+    vectors = context.ndim in (3, 4) and context.is_floating_point()
+    if context.dtype is torch.bool or not (labels or vectors):
         raise TypeError(
             f"the conditions have dtype {context.dtype} and shape {tuple(context.shape)}: give "
-            "class labels, integers of shape (n,), or tokens, floating point (n, length, size)"
+            "class labels, integers of shape (n,), or floating-point tokens, (n, length, size), or "
+            "images, (n, channels, rows, columns)"
         )
     if len(context) != count:
         raise ValueError(f"{len(context)} conditions for {count} samples: give one each")
-    if tokens:
-        check_values(context, None, "the tokens")
+    if vectors:
+        check_values(context, None, "the conditions")
         return context
     if int(context.min()) < 0:
         raise ValueError(f"a class label is {int(context.min())}: labels are 0, 1, 2, ..")
@@ -279,7 +281,7 @@ def checked_context(context: Tensor, count: int) -> Tensor:
 
 
 def class_count(context: Tensor | None) -> int | None:
-    """Number of classes of labels; None for tokens and for no condition."""
+    """Number of classes of labels; None for other conditions and for none."""
     is_labels = context is not None and not context.is_floating_point()
     return int(context.max()) + 1 if context is not None and is_labels else None
 
