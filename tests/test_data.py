@@ -85,7 +85,11 @@ def test_tensors_pairs_and_arrays():
         ((torch.ones(2, 1), torch.tensor([0.0, 1.0])), TypeError, "integers of shape"),
         ((torch.ones(2, 1), torch.ones(2, 3).long()), TypeError, "integers of shape"),
         ((torch.ones(2, 1), torch.tensor([True, False])), TypeError, "torch.bool"),
-        ((torch.ones(1, 1), torch.full((1, 2, 2), torch.inf)), ValueError, "tokens must be finite"),
+        (
+            (torch.ones(1, 1), torch.full((1, 2, 2), torch.inf)),
+            ValueError,
+            "conditions must be finite",
+        ),
     ],
 )
 def test_what_is_no_data(data, error, message):

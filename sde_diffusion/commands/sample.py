@@ -17,7 +17,9 @@ from ..presets import PRESETS
 from ..progress import Progress
 from ..sample import check_options, find_solver, load_plan, sample
 from ..store import digest
+from ..training.fits import VECTORS
 from ..training.load import LoadedModel, load_model
+from ..training.numpy_data import NumpyData
 from ..training.pictures import usual_count
 from ..weights import digest_of
 from .arguments import check_device
@@ -63,6 +65,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="3|3,5|none",
         help="of the samples, taking turns; none: without condition (default: all of them)",
     )
+    option(
+        "--context",
+        type=Path,
+        metavar="FILE.NPY",
+        help="conditions that are images or tokens, taking turns (default: none)",
+    )
     option("--average", metavar="WIDTH", help="of the average of the weights (default: the first)")
     option("--seed", type=int, default=0, help="of the noise (default 0)")
     option("--batch", type=int, default=256, help="samples at once (default 256)")
@@ -88,11 +96,15 @@ def run(options: argparse.Namespace) -> int:
     check_out(options.out, model.event_shape)
     classes = _classes(options.classes, model)
     turns = None if classes is None else len(classes)
-    options.n = usual_count(turns) if options.n is None else options.n
+    given = _context(options.context, model)
+    usual = usual_count(turns) if given is None else len(given)
+    options.n = usual if options.n is None else options.n
     labels = None if classes is None else torch.tensor(classes).repeat(options.n)[: options.n]
-    output = _output(options, model, turns)
+    context = labels if given is None else given[torch.arange(options.n) % len(given)]
+    output = _output(options, model, turns, given)
     try:
-        _draw(options, model, labels, output, solver, more)
+        _draw(options, model, context, output, solver, more)
+        output.finish(labels)
     except KeyboardInterrupt:
         if isinstance(output, Folder):
             raise
@@ -107,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
 def _draw(
     options: argparse.Namespace,
     model: LoadedModel,
-    labels: Tensor | None,
+    context: Tensor | None,
     output: Output,
     solver: str,
     more: dict[str, Any],
@@ -117,7 +129,7 @@ def _draw(
     with Progress(len(missing)) as progress, torch.inference_mode():
         for first in range(0, len(missing), options.batch):
             numbers = missing[first : first + options.batch]
-            given = () if labels is None else (labels[numbers].to(model.denoiser.device),)
+            given = () if context is None else (context[numbers].to(model.denoiser.device),)
             x = sample(
                 model.denoiser.given(*given),
                 (len(numbers), *model.event_shape),
@@ -129,7 +141,6 @@ def _draw(
             )
             output.add(numbers, x)
             progress.advance(len(numbers), f"{options.n} samples")
-    output.finish(labels)
 
 
 def _solver(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -180,7 +191,27 @@ def _classes(text: str | None, model: LoadedModel) -> Sequence[int] | None:
     return chosen
 
 
-def _output(options: argparse.Namespace, model: LoadedModel, turns: int | None) -> Output:
+def _context(path: Path | None, model: LoadedModel) -> Tensor | None:
+    """The images or tokens that take turns as conditions; None: without."""
+    network = model.denoiser.network
+    known = getattr(network, "configuration", {})
+    takes = [kind for name, (kind, *_) in VECTORS.items() if known.get(name)]
+    if path is None:
+        if takes and model.drop == 0:
+            raise ValueError(
+                f"{model.about} was trained with {takes[0]} as conditions and drop = 0, and has "
+                "not learned to go without: give them, --context FILE.npy"
+            )
+        return None
+    if not takes:
+        raise ValueError(f"--context {path}: {model.about} was trained without such conditions")
+    data = NumpyData(path, channels_last=False)
+    return data.batch(torch.arange(len(data))).x
+
+
+def _output(
+    options: argparse.Namespace, model: LoadedModel, turns: int | None, given: Tensor | None
+) -> Output:
     if options.out.suffix:
         return Whole(options.out, model.range, turns)
     assert isinstance(model.denoiser.network, nn.Module)
@@ -191,6 +222,7 @@ def _output(options: argparse.Namespace, model: LoadedModel, turns: int | None) 
         "steps": options.steps,
         "times": options.times,
         "class": options.classes,
+        "context": None if given is None else digest_of({"context": given}),
         "seed": options.seed,
     }
     return Folder(options.out, model.range or (-1.0, 1.0), about)

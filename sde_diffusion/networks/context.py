@@ -115,7 +115,7 @@ class Condition(nn.Module):
         if self.none:
             return Told()
         if self.channels is not None:
-            return self._image(context, drop, x)
+            return self._image(self.channels, context, drop, x)
         if context is None:
             return Told(vector=self.null.expand(len(x), -1))
         if self.classes is not None:
@@ -128,10 +128,10 @@ class Condition(nn.Module):
             vector = torch.where(drop[:, None], self.null, vector)
         return Told(vector, tokens, drop)
 
-    def _image(self, context: Tensor | None, drop: Tensor | None, x: Tensor) -> Told:
+    def _image(self, channels: int, context: Tensor | None, drop: Tensor | None, x: Tensor) -> Told:
         """The image as large as x; zero, and the null beside the time, where there is none."""
         if context is None:
-            nothing = x.new_zeros(len(x), self.channels, *x.shape[2:])
+            nothing = x.new_zeros(len(x), channels, *x.shape[2:])
             return Told(vector=self.null.expand(len(x), -1), image=nothing)
         image = context
         if image.shape[2:] != x.shape[2:]:

@@ -18,6 +18,7 @@ from .learned_variance import LearnedVarianceObjective
 from .load import LoadedModel, load_denoiser, load_model
 from .numpy_data import NumpyData
 from .objective import Objective
+from .pairs import Erased, Outline, Pairs, Smaller
 from .schedule_learning import LearnedScheduleObjective
 from .train import train
 from .trainer import Trainer, TrainResult
@@ -34,6 +35,7 @@ __all__ = [
     "ConstantDecay",
     "Data",
     "DiffusionObjective",
+    "Erased",
     "Flipped",
     "HuggingFaceData",
     "ImageFolder",
@@ -46,7 +48,10 @@ __all__ = [
     "Losses",
     "NumpyData",
     "Objective",
+    "Outline",
+    "Pairs",
     "PowerFunction",
+    "Smaller",
     "TensorData",
     "TrainResult",
     "Trainer",

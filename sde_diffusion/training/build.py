@@ -84,6 +84,7 @@ def trainer_of(
     samples = called(place("samples"), Samples, configuration.samples)
     kept = training.get("folder") is not None
     drawn = has_picture(data.event_shape)
+    shown = data if data.classes or held_out is None else held_out  # conditions of the pictures
     if kept and progress and not drawn and is_first():
         print(
             f"no pictures are drawn as it goes: samples of shape {data.event_shape} are neither "
@@ -97,7 +98,7 @@ def trainer_of(
         objective=objective_of(configuration.objective, denoiser, place("objective")),
         data=data,
         held_out=held_out if kept else None,
-        sampler=sampler_of(denoiser, data, samples) if kept and drawn else None,
+        sampler=sampler_of(denoiser, shown, samples) if kept and drawn else None,
         model=None,
         progress=progress,
     )
@@ -116,14 +117,21 @@ def denoiser_of(configuration: Configuration, data: Data) -> NetworkDenoiser:
 
 
 def sampler_of(denoiser: NetworkDenoiser, data: Data, samples: Samples) -> Callable[..., Tensor]:
-    """network -> samples, the classes taking turns; on a learned schedule, what it is by then."""
+    """network -> samples; on a learned schedule, what it is by then.
+
+    Classes take turns; other conditions are those of evenly spaced samples of the data.
+    """
     n = usual_count(data.classes) if samples.n is None else samples.n
+    if data.classes:
+        context: Tensor | None = torch.arange(n) % data.classes
+    else:
+        context = data.batch(torch.arange(n) * len(data) // n).context
 
     def draw(network: nn.Module, schedule: Schedule | None = None) -> Tensor:
         model = denoiser.on(schedule or denoiser.schedule)
         model.network = network
-        if data.classes:
-            model = model.given((torch.arange(n) % data.classes).to(model.device))
+        if context is not None:
+            model = model.given(context.to(model.device))
         shape = (n, *data.event_shape)
         return sample(model, shape, solver=samples.solver, steps=samples.steps, seed=samples.seed)
 

@@ -2,7 +2,8 @@
 
 | table | holds |
 |---|---|
-| [data] | kind ("digits", "numpy", "folder", "datasets"), its arguments, flip |
+| [data] | kind ("digits", "numpy", "folder", "datasets"), its arguments, flip; condition, a table \
+with kind ("smaller", "erased", "outline") and arguments: an image made from each |
 | [held_out] | the same, to evaluate on; may be left out |
 | [network] | kind ("unet", "dit", "mlp") and its arguments; what the data settle may be left out |
 | [schedule] | kind ("vp_cosine", "edm", ...) and its arguments |

@@ -134,6 +134,8 @@ class TensorData(Stored):
 class Flipped(Data):
     """Images mirrored left to right, each with probability 1/2 each time it is asked for.
 
+    A condition that is an image is mirrored with its sample.
+
     Args:
         data: images, event shape (channels, height, width).
 
@@ -156,7 +158,10 @@ class Flipped(Data):
         x, context = self.data.batch(indices, generator)
         if generator is not None:
             flip = torch.rand(len(x), generator=generator).to(x.device) < 0.5
-            x = torch.where(flip[:, None, None, None], x.flip(-1), x)
+            mirrored = lambda image: torch.where(flip[:, None, None, None], image.flip(-1), image)
+            x = mirrored(x)
+            if context is not None and context.ndim == 4:
+                context = mirrored(context)
         return Batch(x, context)
 
     def describe(self) -> str:

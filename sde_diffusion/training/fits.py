@@ -7,6 +7,7 @@ numbers: what a network refuses of the data's shape is refused before the first 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +19,13 @@ from ..learned_schedule import LearnedSchedule
 from ..networks.build import NETWORKS
 from .data import Data
 from .objective import Objective
+
+# Conditions that are not labels: argument of a network -> what they are called, what is counted,
+# number of axes, and the axis that is counted.
+VECTORS = {
+    "token_size": ("tokens", "numbers", 3, 2),
+    "condition_channels": ("images", "channels", 4, 1),
+}
 
 
 def check_fits(objective: Objective, data: Data) -> None:
@@ -38,7 +46,7 @@ def check_fits(objective: Objective, data: Data) -> None:
     context = data.batch(torch.zeros(1, dtype=torch.int64)).context
     known = getattr(network, "configuration", None)
     if known is not None:
-        _check_conditions(known.get("classes"), known.get("token_size"), context, data)
+        _check_conditions(known, context, data)
     inner: Any = objective
     while isinstance(getattr(inner, "objective", None), Objective):
         inner = inner.objective
@@ -81,18 +89,35 @@ def check_held_out(objective: Objective, data: Data, held_out: Data) -> None:
 def _kind(context: Tensor | None) -> str:
     if context is None:
         return "no conditions"
+    if context.ndim == 4:
+        return f"images of shape {tuple(context.shape[1:])} as conditions"
     return f"tokens of {context.shape[-1]} numbers" if context.ndim == 3 else "class labels"
 
 
-def _check_conditions(
-    classes: int | None, token_size: int | None, context: Tensor | None, data: Data
-) -> None:
+def _check_conditions(known: Mapping[str, Any], context: Tensor | None, data: Data) -> None:
     """Conditions of one kind and size, on both sides or on neither."""
-    told, size = getattr(data, "classes", None), None
-    if context is not None and context.ndim == 3:
-        size = context.shape[-1]
-    if told and token_size:
-        raise ValueError("the network takes tokens, but the data have class labels")
+    told, classes = getattr(data, "classes", None), known.get("classes")
+    if classes and not told:
+        raise ValueError(
+            f"the network takes classes = {classes}, but the data have no class labels: name their "
+            "labels, or leave out classes"
+        )
+    for name, (kind, unit, axes, axis) in VECTORS.items():
+        taken = known.get(name)
+        size = context.shape[axis] if context is not None and context.ndim == axes else None
+        if told and taken:
+            raise ValueError(f"the network takes {kind}, but the data have class labels")
+        if size and size != taken:
+            asked = f"{name} = {taken}" if taken else f"no {kind}"
+            raise ValueError(
+                f"the data have {kind} of {size} {unit}, but the network takes {asked}: give it "
+                f"{name} = {size}, or take other data"
+            )
+        if taken and not size:
+            raise ValueError(
+                f"the network takes {name} = {taken}, but the data have no {kind}: give "
+                f"(samples, {kind}), or leave out {name}"
+            )
     if told and not classes:
         raise ValueError(
             f"the data have class labels, but the network takes none: give it classes = {told}, or "
@@ -102,22 +127,6 @@ def _check_conditions(
         raise ValueError(
             f"the data have labels up to {told - 1}, but the network knows classes = {classes}, 0 "
             f"to {classes - 1}: give it classes = {told}, or mend the labels"
-        )
-    if classes and not told:
-        raise ValueError(
-            f"the network takes classes = {classes}, but the data have no class labels: name their "
-            "labels, or leave out classes"
-        )
-    if size and size != token_size:
-        taken = f"token_size = {token_size}" if token_size else "no tokens"
-        raise ValueError(
-            f"the data have tokens of {size} numbers, but the network takes {taken}: give it "
-            f"token_size = {size}, or take other data"
-        )
-    if token_size and not size:
-        raise ValueError(
-            f"the network takes token_size = {token_size}, but the data have no tokens: give "
-            "(samples, tokens), or leave out token_size"
         )
 
 

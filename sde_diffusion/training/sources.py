@@ -13,6 +13,7 @@ from .digits import digits
 from .hugging_face import HuggingFaceData
 from .image_folder import ImageFolder
 from .numpy_data import NumpyData
+from .pairs import CONDITIONS, Pairs
 
 
 def _saved(
@@ -42,12 +43,24 @@ SOURCES: dict[str, Callable[..., Data]] = {
 def data_of(table: Mapping[str, Any], where: str = "data") -> Data:
     """The data of a table, as {"kind": "folder", "path": "faces", "size": 32, "flip": True}.
 
+    With "condition", a table of one of `CONDITIONS`, as {"kind": "smaller", "factor": 4}, an image
+    made from each is its condition.
+
     Raises:
         ValueError: no or an unknown kind, unknown or missing keys (with the nearest right one),
             values that the data refuse.
     """
-    flip = table.get("flip", False)
+    flip, condition = table.get("flip", False), table.get("condition")
     if not isinstance(flip, bool):
         raise ValueError(f"{where}: flip = {flip!r}: give true or false")
-    data = made(where, {k: v for k, v in table.items() if k != "flip"}, SOURCES, ("flip",))
-    return Flipped(data) if flip else data
+    beside = ("flip", "condition")
+    data = made(where, {k: v for k, v in table.items() if k not in beside}, SOURCES, beside)
+    data = Flipped(data) if flip else data
+    if condition is None:
+        return data
+    place = f"{where} condition"
+    made_by = made(place, condition, CONDITIONS)
+    try:
+        return Pairs(data, made_by)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: {error}") from error
