@@ -277,6 +277,11 @@ class NetworkDenoiser(Denoiser):
         return bound
 
     @property
+    def condition(self) -> tuple[Any, ...]:
+        """What is bound by `given`."""
+        return self._condition
+
+    @property
     def conditioned(self) -> bool:
         """Whether conditions are bound, one a sample: such a denoiser answers one batch alone."""
         return bool(self._condition)

@@ -8,6 +8,8 @@ What depends on the time alone is worked out once, when a run binds its times.
 
 from __future__ import annotations
 
+import copy
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,6 +19,8 @@ from torch import Tensor
 
 from ..denoise import Call, Denoiser
 from ..scalar import Scalar
+from ..schedule import Schedule
+from .branches import Answers, ask_all, bind_all, groups, whole
 
 
 class Rule(NamedTuple):
@@ -31,16 +35,42 @@ class Rule(NamedTuple):
     combine: Callable[..., Tensor]
 
 
+def itself(x: Tensor, d: Tensor) -> Tensor:
+    """d: what combines one branch."""
+    return d
+
+
+def alone(branch: int) -> Rule:
+    """One branch as it is; it costs what it costs without guidance."""
+    return Rule((branch,), itself)
+
+
+class Cost(NamedTuple):
+    """What a denoiser costs over some times.
+
+    Attributes:
+        calls: calls of a network, one after another.
+        evaluations: states at which a network is evaluated, for each sample.
+    """
+
+    calls: int
+    evaluations: int
+
+
 class Guided(Denoiser):
     """A denoiser made of others, its branches.
 
     Args:
-        branches: denoisers of one schedule.
+        branches: denoisers of one schedule; the first is what stands alone where there is no
+            guidance. Those that are one network under several conditions (made by `given`) are
+            asked in one batched call.
 
     Raises:
         TypeError: if a branch is no Denoiser.
-        ValueError: no branches, or branches of different schedules.
+        ValueError: no branches, or branches of different schedules or on different devices.
     """
+
+    branches: tuple[Denoiser, ...]
 
     def __init__(self, *branches: Denoiser) -> None:
         if not branches:
@@ -53,10 +83,24 @@ class Guided(Denoiser):
                 )
         self.branches = branches
         self.schedule = branches[0].schedule
+        for branch in branches[1:]:
+            check_same_schedule(self.schedule, branch.schedule)
+        devices = {device for b in branches if (device := getattr(b, "device", None))}
+        if len(devices) > 1:
+            raise ValueError(
+                f"the denoisers are on {' and '.join(sorted(map(str, devices)))}: move them to one"
+            )
 
     @abstractmethod
     def rule(self, t: Scalar) -> Rule:
-        """What is done at time t, a float, a 0-d tensor, or one a sample, (batch,)."""
+        """What is done at time t, a float, a 0-d tensor, or one a sample, (batch,).
+
+        It knows the branches by their number only, so that it is as right for some samples.
+        """
+
+    def rules(self, times: Sequence[float]) -> list[Rule]:
+        """What is done at each network call of one run; what a run remembers is made here."""
+        return [self.rule(t) for t in times]
 
     @property
     def device(self) -> torch.device | None:
@@ -69,11 +113,68 @@ class Guided(Denoiser):
         return any(getattr(branch, "conditioned", False) for branch in self.branches)
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
-        rule = self.rule(t)
-        return rule.combine(x, *(self.branches[i](x, t) for i in rule.needs))
+        needs, combine = self.rule(t)
+        return combine(x, *ask_all([self.branches[i] for i in needs], x, t))
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
-        raise NotImplementedError
+        rules = self.rules(times)
+        calls: dict[int, Call] = {}
+        for needs in dict.fromkeys(rule.needs for rule in rules):
+            where = [i for i, rule in enumerate(rules) if rule.needs == needs]
+            asked, at = [self.branches[k] for k in needs], [times[i] for i in where]
+            if len(asked) == 1:
+                bound = zip(where, asked[0].bind(at, x), strict=True)
+                calls |= {i: _of_one(rules[i], call) for i, call in bound}
+            else:
+                answers = zip(where, bind_all(asked, at, x), strict=True)
+                calls |= {i: _of_several(rules[i], of_all) for i, of_all in answers}
+        return [calls[i] for i in range(len(times))]
 
     def select(self, who: Tensor) -> Guided:
-        raise NotImplementedError
+        chosen = copy.copy(self)
+        chosen.branches = tuple(branch.select(who) for branch in self.branches)
+        return chosen
+
+    def cost(self, times: Sequence[float]) -> Cost:
+        """What it costs at these times, as those of a plan: `guided.cost(plan.asked_at)`."""
+        count = next((n for b in self.branches if (n := _samples(b))), 1)
+        calls = evaluations = 0
+        for t, rule in zip(times, self.rules(times), strict=True):
+            asked = [self.branches[i] for i in rule.needs]
+            inner = [b.cost([t]) if isinstance(b, Guided) else Cost(1, 1) for b in asked]
+            calls += sum(inner[g.members[0]].calls for g in groups(asked, count))
+            evaluations += sum(cost.evaluations for cost in inner)
+        return Cost(calls, evaluations)
+
+
+def _of_one(rule: Rule, call: Call) -> Call:
+    if rule.combine is itself:
+        return call
+    return Call(lambda x, out: rule.combine(x, whole(call, x)))
+
+
+def _of_several(rule: Rule, answers: Answers) -> Call:
+    return Call(lambda x, out: rule.combine(x, *answers(x)))
+
+
+def _samples(branch: Denoiser) -> int:
+    """How many samples the conditions of a branch are for; 0 where it has none."""
+    parts = getattr(branch, "condition", ())
+    return next((len(c) for c in parts if isinstance(c, Tensor) and c.ndim), 0)
+
+
+def check_same_schedule(schedule: Schedule, other: Schedule) -> None:
+    """Raise ValueError unless two schedules have the same alpha and sigma over the same times."""
+    if schedule is other:
+        return
+    first, last = schedule.t_min, schedule.t_max
+    same = math.isclose(first, other.t_min, abs_tol=1e-9) and math.isclose(last, other.t_max)
+    for t in (first + (last - first) * part / 4 for part in range(5)) if same else ():
+        for scale in ("alpha", "sigma"):
+            a, b = (float(getattr(s, scale)(t)) for s in (schedule, other))
+            same = same and math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+    if not same:
+        raise ValueError(
+            f"one denoiser is for {schedule!r}, another for {other!r}: what is combined must be "
+            "asked at one state of one process, so give denoisers of the same schedule"
+        )

@@ -1,0 +1,88 @@
+r"""Classifier-free guidance: away from the unconditional denoiser, beyond the conditional one.
+
+    d = d_u + w (d_c - d_u),        s = (1 - w) grad log p_t(x) + w grad log p_t(x | y).
+
+At w = 1 that is the conditional model, at w = 0 the unconditional one. At each t the score is that
+of p_t(x) p_t(y | x)^w, but these densities, over t, are not those of one noised law: for w other
+than 0 and 1 what a sampler draws is not the tilted law p(x_0) p(y | x_0)^w.
+
+The scale has as many conventions as packages:
+
+    here, diffusers (guidance_scale), k-diffusion and ComfyUI (cond_scale, cfg)     w
+    Ho & Salimans 2022 (w), azula (CFGDenoiser: guidance)                           w - 1
+"""
+
+from __future__ import annotations
+
+from ..denoise import Denoiser, NetworkDenoiser
+from .branches import of_this_library
+from .extrapolation import Extrapolation
+from .guided import Guided
+from .scales import GuidanceScale
+
+
+def classifier_free(
+    conditional: Denoiser, unconditional: Denoiser | None = None, *, scale: GuidanceScale
+) -> Guided:
+    """Classifier-free guidance, d = d_u + w (d_c - d_u).
+
+    Ho & Salimans, "Classifier-free diffusion guidance", 2022, arXiv:2207.12598 (whose w is w - 1
+    here).
+
+    Args:
+        conditional: d_c, with its condition bound: `denoiser.given(labels)`.
+        unconditional: d_u: the same with the null condition, with a negative one (a negative
+            prompt), or another model. None: the network of the conditional one without its
+            condition, for networks of this library (trained with drop > 0).
+        scale: w, a number, or a function of t; where it is 1 or 0 only one of the two is asked.
+
+    Raises:
+        TypeError: branches that are no Denoisers; a scale that is no number.
+        ValueError: no condition; another package's network without the unconditional one; other
+            schedules; a scale that is not finite.
+    """
+    if unconditional is None:
+        unconditional = without_condition(conditional)
+    elif _same_question(conditional, unconditional):
+        raise ValueError(
+            "guidance without a condition: both denoisers are the same network under the same "
+            "condition, so that no scale has an effect; bind one: denoiser.given(labels)"
+        )
+    return Extrapolation(conditional, unconditional, scale)
+
+
+def without_condition(conditional: Denoiser) -> Denoiser:
+    """The same network without its condition.
+
+    Raises:
+        TypeError: if it is no NetworkDenoiser.
+        ValueError: if it has no condition, or the network is another package's.
+    """
+    if not isinstance(conditional, NetworkDenoiser):
+        raise TypeError(
+            f"of a {type(conditional).__name__} it is not known how to leave the condition out: "
+            "give the unconditional denoiser too"
+        )
+    if all(part is None for part in conditional.condition):
+        raise ValueError(
+            "guidance without a condition: none is bound to the denoiser; bind one, "
+            "denoiser.given(labels), or give the unconditional denoiser too"
+        )
+    if not of_this_library(conditional):
+        raise ValueError(
+            f"how {type(conditional.network).__name__} is asked without a condition is not known: "
+            "give the unconditional denoiser too, as denoiser.given(null_embedding)"
+        )
+    return conditional.given()
+
+
+def _same_question(a: Denoiser, b: Denoiser) -> bool:
+    """Whether two denoisers are one, or one network under the very same condition."""
+    if a is b:
+        return True
+    if not (isinstance(a, NetworkDenoiser) and isinstance(b, NetworkDenoiser)):
+        return False
+    return a.network is b.network and (
+        len(a.condition) == len(b.condition)
+        and all(p is q for p, q in zip(a.condition, b.condition, strict=True))
+    )

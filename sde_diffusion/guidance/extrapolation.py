@@ -1,0 +1,40 @@
+r"""A line through two denoisers: d = d_1 + w (d_0 - d_1), which is d_0 at w = 1 and d_1 at w = 0.
+
+In scores it is s_1 + w (s_0 - s_1), since a score is an affine function of d whose constant part is
+the same for both; likewise for noise, velocity and flow.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..denoise import Denoiser, along
+from ..scalar import Scalar
+from .guided import Guided, Rule, alone
+from .scales import GuidanceScale, checked_scale, scale_at
+
+
+class Extrapolation(Guided):
+    """d = d_1 + w (d_0 - d_1); where w is 1 or 0, one of the two alone is asked.
+
+    Args:
+        first: d_0.
+        second: d_1.
+        scale: w, a number, or a function of t.
+
+    Raises:
+        TypeError, ValueError: as `Guided`; a scale that is no number, not finite.
+    """
+
+    def __init__(self, first: Denoiser, second: Denoiser, scale: GuidanceScale) -> None:
+        super().__init__(first, second)
+        self.scale = checked_scale(scale)
+
+    def rule(self, t: Scalar) -> Rule:
+        w = scale_at(self.scale, t)
+        if isinstance(w, Tensor):
+            return Rule((0, 1), lambda x, d_0, d_1: torch.lerp(d_1, d_0, along(w, x)))
+        if w in (0, 1):
+            return alone(1 - int(w))
+        return Rule((0, 1), lambda x, d_0, d_1: torch.lerp(d_1, d_0, w))
