@@ -225,3 +225,21 @@ def test_progress_is_told_and_complete(monkeypatch, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("100%")
     assert "round" in lines[0]
+
+
+def test_a_condition_may_choose_a_plain_function():
+    """Of which it is not known whether it takes a time for each state: it gets one at a time."""
+    scale, asked = torch.tensor([0.5, 1.0, 2.0], dtype=DOUBLE), []
+
+    def at(samples):
+        def function(y, t):
+            asked.append(t)
+            return float(t) * torch.tanh(scale[samples, None] * y)
+
+        return function
+
+    conditioned, x = sd.Conditioned(at, VP), starts()
+    found = run_parallel(PLAN, conditioned, x, noise=1, tolerance=1e-12)
+    assert found.rounds < 20 < found.calls == len(asked)
+    assert asked[:20] == list(PLAN.asked_at)
+    torch.testing.assert_close(found.x, right(x, denoiser=conditioned), rtol=1e-9, atol=1e-9)

@@ -36,7 +36,7 @@ class Conditioned(Denoiser):
         self.at, self.schedule = at, schedule
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
-        return self.select(torch.arange(len(x), device=x.device))(x, t)
+        return self.at(torch.arange(len(x), device=x.device))(x, t)
 
     def select(self, who: Tensor) -> Denoiser:
         found = self.at(who)
@@ -103,13 +103,18 @@ class Network:
 
     def _ask(self, denoiser: AnyDenoiser, x: Tensor, rows: np.ndarray, samples: Tensor) -> Tensor:
         times = self.times[torch.from_numpy(rows)]
-        each = _takes_times(denoiser)
         if isinstance(denoiser, Denoiser):
-            denoiser = denoiser.select(samples)  # conditions are repeated as the states are
+            chosen = denoiser.select(samples)  # conditions are repeated as the states are
+            blocks = np.flatnonzero(np.diff(rows)) + 1
+            if len(blocks) and not _takes_times(chosen):
+                self.calls += len(blocks)
+                parts = [slice(*ends) for ends in pairwise([0, *blocks.tolist(), len(rows)])]
+                return torch.cat([self._ask(denoiser, x[p], rows[p], samples[p]) for p in parts])
+            denoiser = chosen
         device = getattr(denoiser, "device", None) or x.device
         states = x.to(device)
         with torch.no_grad():  # here, as each thread has a mode of its own
-            d = denoiser(states, times.to(device) if each else float(times[0]))
+            d = denoiser(states, times.to(device) if _takes_times(denoiser) else float(times[0]))
         if not isinstance(d, Tensor) or d.shape != states.shape:
             raise ValueError(wrong_output(d, states))
         return d.to(x)
