@@ -3,7 +3,7 @@
 import pytest
 import torch
 from models import DOUBLE, PROBLEM, VP, Net
-from networks_listed import asked, conditional, every_kind, perturbed, small
+from networks_listed import CONTEXTS, asked, conditional, every_kind, perturbed, small
 
 import sde_diffusion as sd
 from sde_diffusion.guidance import Cost, Guided, Rule, alone, classifier_free
@@ -109,11 +109,8 @@ def test_networks_of_this_library_are_joined_by_dropping(kind, condition, drop):
     network, seen = perturbed(small(kind, condition)), []
     network.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
     base = sd.NetworkDenoiser(network, VP, "data")
-    generator = torch.Generator().manual_seed(4)
-    if condition == "classes":
-        first, second = torch.tensor([2, 0, 1, 2]), torch.tensor([0, 1, 1, 2])
-    else:
-        first, second = (torch.randn(4, 3, 5, generator=generator) for _ in range(2))
+    first = CONTEXTS[condition]
+    second = first.flip(0)
     without = torch.tensor([True, False, False, True])
     branches = [
         base.given(first, without) if drop else base.given(first),

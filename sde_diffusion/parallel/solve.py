@@ -92,7 +92,8 @@ def run_parallel(
         plan: any solver's table, stochastic ones included.
         denoiser: a `Denoiser` for the plan's schedule. It is asked with states of many rows and
             one time for each; the conditions of `given`, one a sample, go with them (for
-            others: `Conditioned`). A plain function (x, t) -> E[x_0 | x_t] is asked once for each time: right, but slower.
+            others: `Conditioned`). A plain function (x, t) -> E[x_0 | x_t] is asked once for each
+            time: right, but slower.
         x: the starting state x_T, shape (batch, *event), floating; it is not changed. Half
             precision is widened to float32.
         noise: as for `run`; the same noise gives the result of `run`.
