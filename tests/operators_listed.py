@@ -2,7 +2,19 @@
 
 import torch
 
-from sde_diffusion.inverse import LinearOperator, Mask, Matrix
+from sde_diffusion.inverse import (
+    Blur,
+    Downsample,
+    FunctionOperator,
+    LinearFunctionOperator,
+    LinearOperator,
+    Mask,
+    Matrix,
+    PhaseRetrieval,
+    Projection,
+    gaussian_kernel,
+    motion_kernel,
+)
 
 
 def _rows(rows, columns, seed=0):
@@ -35,6 +47,15 @@ LINEAR = {
     "a mask": lambda: Mask(torch.tensor([[True, False, True], [False, False, True]])),
     "a user's own": Smoothing,
     "a user's own, singular": Repeated,
+    "a blur": lambda: Blur(gaussian_kernel(0.6, size=3), (2, 4, 5)),
+    "a blur by motion": lambda: Blur(motion_kernel(3.0, 30), (6, 6)),
+    "a blur with zeros": lambda: Blur([0.5, 0.5], (3, 6)),
+    "fewer pixels": lambda: Downsample(2, (2, 4, 6)),
+    "line integrals": lambda: Projection([0, 25, 90, 130], (1, 4, 4)),
+    "a linear function": lambda: LinearFunctionOperator(lambda x: x.cumsum(1), (4,)),
 }
-NONLINEAR = {}
+NONLINEAR = {
+    "magnitudes": lambda: PhaseRetrieval((1, 3, 3)),
+    "a function": lambda: FunctionOperator(lambda x: (3 * x).tanh().flatten(1)[:, :3], (2, 2)),
+}
 OPERATORS = {**LINEAR, **NONLINEAR}

@@ -146,7 +146,9 @@ class Constants:
     """Tensors kept in float64 on the host, and once more in each dtype and device asked for."""
 
     def __init__(self, *values: Tensor) -> None:
-        self._values = tuple(v.detach().cpu() for v in values)
+        with torch.inference_mode(False):  # usable for good, also in runs with gradients
+            keep = lambda v: v.clone() if v.is_inference() else v
+            self._values = tuple(keep(v.detach().cpu()) for v in values)
         self._made: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
     def like(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -154,7 +156,7 @@ class Constants:
         key = (x.dtype, x.device)
         if key not in self._made:
             kinds = {torch.float64: x.dtype, torch.complex128: x.dtype.to_complex()}
-            with torch.inference_mode(False):  # made for good, also for runs with gradients
+            with torch.inference_mode(False):
                 self._made[key] = tuple(
                     v.to(x.device, kinds.get(v.dtype, v.dtype)) for v in self._values
                 )
@@ -176,6 +178,16 @@ def check_batch(name: str, x: Tensor, shape: tuple[int, ...], what: str) -> None
             f"{name} has shape {tuple(x.shape)}, but this operator {what} {tuple(shape)}; give "
             f"{name} of shape (batch, {', '.join(map(str, shape))})"
         )
+
+
+def shape_of(event_shape: tuple[int, ...], least: int = 0) -> tuple[int, ...]:
+    """An event shape of `least` dimensions or more, each of positive whole size."""
+    sizes = [event_shape] if isinstance(event_shape, int) else list(event_shape)
+    if len(sizes) < least or not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(
+            f"event_shape = {event_shape!r} must be {least} or more positive whole numbers"
+        )
+    return tuple(sizes)
 
 
 def _column(name: str, value: Scalar, v: Tensor) -> Tensor:
