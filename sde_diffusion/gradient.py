@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from .denoise import Denoiser, along
+from .denoise import Denoiser
 from .scalar import Scalar
 from .schedule import Schedule
 
@@ -92,14 +92,14 @@ def gradient_of_log(log_p: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         )
     if not value.requires_grad:
         raise ValueError(_unseen("log_p's answer"))
-    (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+    (gradient,) = torch.autograd.grad(value, leaf, torch.ones_like(value), allow_unused=True)
     if gradient is None:
         raise ValueError(_unseen("log_p's answer"))
     return gradient
 
 
-def score_to_mean(schedule: Schedule, t: Scalar, x: Tensor) -> Scalar:
-    """sigma^2/alpha, with which a gradient of log p(y | x_t) moves d; broadcast along x.
+def score_to_mean(schedule: Schedule, t: Scalar) -> Scalar:
+    """sigma^2/alpha, with which a gradient of log p(y | x_t) moves d = E[x_0 | x_t].
 
     Raises:
         ValueError: at alpha = 0, where x_t says nothing of x_0: grad log p(y | x_t) is 0 there, and
@@ -112,7 +112,7 @@ def score_to_mean(schedule: Schedule, t: Scalar, x: Tensor) -> Scalar:
             "(sigma^2/alpha) grad is 0/0. Begin later, e.g. with times=lambda schedule, steps: "
             "sd.times.default(schedule, steps, t_start=schedule.time_of(-4.0))"
         )
-    return along(sigma_t * sigma_t / alpha_t, x)
+    return sigma_t * sigma_t / alpha_t
 
 
 def _leaf(x: Tensor, what: str) -> Tensor:

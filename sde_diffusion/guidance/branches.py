@@ -56,7 +56,8 @@ def bind_all(branches: Sequence[Denoiser], times: Sequence[float], x: Tensor) ->
         asks = [partial(whole, call) for call in calls]
         return lambda x: _answers(found, asks, x)
 
-    return [at(calls) for calls in zip(*bound, strict=True)]
+    by_time = zip(*bound, strict=True) if bound else [()] * len(times)  # none may be asked
+    return [at(calls) for calls in by_time]
 
 
 def whole(call: Call, x: Tensor) -> Tensor:

@@ -1,0 +1,132 @@
+"""Guidance by gradients of log p(y | .): the exact classifier gives the conditional law."""
+
+import math
+
+import pytest
+import torch
+from enumeration import SCHEDULES, every_solver, smooth_grid
+from guided_problem import BOTH, WANTED, evidence, noised, states
+from models import DOUBLE, VP, Net
+
+import sde_diffusion as sd
+from sde_diffusion.guidance import classifier, universal
+from sde_diffusion.problems import Gaussian
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("lambda_t", [-3.0, 0.0, 2.0])
+def test_with_the_exact_classifier_the_score_is_the_conditional_one(schedule, lambda_t):
+    t = schedule.time_of(lambda_t)
+    x = noised(schedule, t)
+    guided = classifier(BOTH.denoiser(schedule), evidence(schedule))
+    with torch.no_grad():
+        torch.testing.assert_close(guided(x, t), WANTED.denoised(x, *schedule(t)))
+        expected = WANTED.score(x, *schedule(t))
+        torch.testing.assert_close(guided.score(x, t), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "options"), every_solver())
+def test_every_solver_takes_it_for_the_conditional_denoiser(name, options):
+    plan = sd.SOLVERS[name](VP, smooth_grid(VP, 6), **options)
+    guided = classifier(BOTH.denoiser(VP), evidence(VP))
+    x = states(5)
+    found = sd.run(plan, guided, x, noise=1)
+    expected = sd.run(plan, WANTED.denoiser(VP), x, noise=1)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_the_scale_multiplies_the_gradient_and_zero_leaves_the_model():
+    x, exact = noised(VP, 0.4), BOTH.denoiser(VP)
+    shift = lambda w: classifier(exact, evidence(VP), scale=w)(x, 0.4) - exact(x, 0.4)
+    assert not shift(0.0).any()
+    torch.testing.assert_close(shift(3.0), 3 * shift(1.0))
+    torch.testing.assert_close(shift(1.0), WANTED.denoised(x, *VP(0.4)) - exact(x, 0.4))
+
+
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
+def test_of_the_denoised_data_on_a_gaussian(t):
+    """x_0 ~ N(0, c), y = x_0 + s n: d moves by w (sigma^2/alpha) J (y - d)/s^2."""
+    c, s, y, w = 0.5, 0.7, torch.tensor([1.0, -2.0], dtype=DOUBLE), 1.5
+    (alpha, sigma), x = VP(t), states(4)
+    jacobian = alpha * c / (alpha**2 * c + sigma**2)
+    d = jacobian * x
+    log_p = lambda d, y: -(y - d).square().sum(1) / (2 * s**2)
+    exact = Gaussian([0.0, 0.0], [c, c]).denoiser(VP)
+    guided = universal(exact, log_p, w, condition=(y.expand(4, 2),))
+    expected = d + w * sigma**2 / alpha * jacobian * (y - d) / s**2
+    torch.testing.assert_close(guided(x, t), expected)
+    # Near sigma = 0 the point d is all there is: the shift is that of the exact classifier.
+    spread = c * sigma**2 / (alpha**2 * c + sigma**2)
+    right = w * sigma**2 / alpha * jacobian * (y - d) / (s**2 + spread)
+    assert (guided(x, t) - d - right).abs().max() <= spread / s**2 * right.abs().max() + 1e-12
+
+
+@pytest.mark.parametrize("make", [classifier, universal])
+def test_conditions_follow_their_samples(make):
+    """Of some samples, of all at their own times, in a run: each alone gives the same."""
+    labels = torch.tensor([0, 1, 1, 0])
+    means = torch.tensor([[-1.0, 0.2], [0.9, 0.4]], dtype=DOUBLE)
+    near = lambda x, y: -(x - means[y]).square().sum(1)
+    log_p = near if make is universal else lambda x, t, y: near(x, y)
+    exact, x = BOTH.denoiser(VP), states(4)
+    guided = make(exact, log_p, 2.0, condition=(labels,))
+    assert guided.conditioned
+    everyone = guided(x, 0.5)
+    chosen = torch.tensor([2, 0])
+    torch.testing.assert_close(guided.select(chosen)(x[chosen], 0.5), everyone[chosen])
+    t = torch.tensor([0.2, 0.5, 0.8, 0.9], dtype=DOUBLE)
+    for i, together in enumerate(guided(x, t)):
+        alone = make(exact, log_p, 2.0, condition=(labels[i : i + 1],))(x[i : i + 1], float(t[i]))
+        torch.testing.assert_close(together, alone[0])
+    plan = sd.solvers.ddim(VP, sd.times.uniform(VP, 5))
+    run = sd.run(plan, guided, x)
+    one = sd.run(plan, make(exact, log_p, 2.0, condition=(labels[2:3],)), x[2:3])
+    torch.testing.assert_close(run[2:3], one)
+    torch.testing.assert_close(sd.run_parallel(plan, guided, x, tolerance=1e-12).x, run)
+
+
+def test_a_run_of_a_network_differentiates_under_no_grad_and_not_in_inference_mode():
+    network = sd.NetworkDenoiser(Net((2,), DOUBLE), VP)
+    plan = sd.solvers.ddim(VP, sd.times.uniform(VP, 4))
+    guided = universal(network, lambda d: -d.square().sum(1))
+    found = sd.run(plan, guided, states(3))
+    assert not found.requires_grad
+    assert guided.cost(plan.asked_at) == (plan.nfe, plan.nfe)
+    assert all(p.grad is None for p in network.network.parameters())
+    assert (found - sd.run(plan, network, states(3))).abs().max() > 1e-3
+    for made in (guided, classifier(network, lambda x, t: -x.square().sum(1))):
+        with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode"):
+            sd.run(plan, made, states(3))
+
+
+def test_where_a_graph_is_kept_the_shift_is_a_constant():
+    x, exact = noised(VP, 0.4).requires_grad_(), BOTH.denoiser(VP)
+    (seen,) = torch.autograd.grad(classifier(exact, evidence(VP))(x, 0.4).sum(), x)
+    (plain,) = torch.autograd.grad(exact(x, 0.4).sum(), x)
+    torch.testing.assert_close(seen, plain)
+
+
+def test_what_cannot_be():
+    exact, flow = BOTH.denoiser(VP), sd.FlowMatching()
+    with pytest.raises(TypeError, match="log_p must be a function, not float"):
+        classifier(exact, 1.0)
+    with pytest.raises(ValueError, match="scale = nan"):
+        universal(exact, lambda d: d.sum(1), math.nan)
+    with pytest.raises(TypeError, match=r"condition=\(labels,\)"):
+        classifier(exact, lambda x, t: x, condition=torch.zeros(3))
+    with pytest.raises(TypeError, match="guidance needs Denoisers"):
+        classifier(lambda x, t: x, lambda x, t: x)
+    plan = sd.solvers.ddim(flow, sd.times.uniform(flow, 4, t_start=1.0))
+    for guided in (
+        classifier(BOTH.denoiser(flow), lambda x, t: x.sum(1)),
+        universal(BOTH.denoiser(flow), lambda d: d.sum(1)),
+    ):
+        with pytest.raises(ValueError, match="alpha = 0"):
+            sd.run(plan, guided, states(3))
+    with pytest.raises(ValueError, match="one number a sample"):
+        classifier(exact, lambda x, t: x)(states(3), 0.5)
+    with pytest.raises(ValueError, match="no gradient in x"):
+        universal(exact, lambda d: d.detach().sum(1))(states(3), 0.5)
+    plan = sd.solvers.ddim(VP, sd.times.uniform(VP, 4))
+    with pytest.raises(FloatingPointError, match="step 0 of 4"):
+        sd.run(plan, classifier(exact, lambda x, t: (x - x).sqrt().sum(1)), states(3))
