@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -149,14 +150,14 @@ def test_adjoint_in_no_grad_and_in_inference_mode(make):
 
 
 def test_constants_first_used_in_inference_mode_serve_gradients_later():
-    for made_there in (False, True):
+    for made_there, dtype in product((False, True), (torch.float32, F64)):
         operator = LINEAR["a wide matrix"]()
         with torch.inference_mode():
             operator = LINEAR["a wide matrix"]() if made_there else operator
-            operator(_draw((6,)))
-        x = _draw((6,)).requires_grad_()
+            operator(_draw((6,), dtype=dtype))
+        x = _draw((6,), dtype=dtype).requires_grad_()
         operator(x).sum().backward()
-        torch.testing.assert_close(x.grad[0], operator.matrix().sum(0))
+        torch.testing.assert_close(x.grad[0], operator.matrix().sum(0).to(dtype))
 
 
 def test_a_mask_shows_the_kept_entries():

@@ -100,7 +100,6 @@ class LinearOperator(Operator):
     def _adjoint(self, y: Tensor) -> Tensor:
         """A^T y = grad_x <A x, y>, the same at every x."""
         with torch.inference_mode(False), torch.enable_grad():
-            y = y.clone() if y.is_inference() else y
             x = y.new_zeros(len(y), *self.event_shape).requires_grad_()
             (answer,) = torch.autograd.grad(self.apply(x), x, y, create_graph=y.requires_grad)
         return answer
