@@ -43,7 +43,7 @@ def classifier_free(
     """
     if unconditional is None:
         unconditional = without_condition(conditional)
-    elif _same_question(conditional, unconditional):
+    elif same_question(conditional, unconditional):
         raise ValueError(
             "guidance without a condition: both denoisers are the same network under the same "
             "condition, so that no scale has an effect; bind one: denoiser.given(labels)"
@@ -76,7 +76,7 @@ def without_condition(conditional: Denoiser) -> Denoiser:
     return conditional.given()
 
 
-def _same_question(a: Denoiser, b: Denoiser) -> bool:
+def same_question(a: Denoiser, b: Denoiser) -> bool:
     """Whether two denoisers are one, or one network under the very same condition."""
     if a is b:
         return True

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..form import number_of
 from ..scalar import Scalar
 
 ScaleOf = Callable[[float], float]
@@ -52,6 +53,7 @@ def scale_at(scale: GuidanceScale, t: Scalar, name: str = "scale") -> Scalar:
 
 
 def _finite(value: Scalar, t: Scalar, name: str) -> Scalar:
-    if not math.isfinite(value):
-        raise ValueError(f"{name}({float(t):g}) = {float(value)} must be finite")
+    number = number_of(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name}({number_of(t):g}) = {number} must be finite")
     return value

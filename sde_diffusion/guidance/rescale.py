@@ -1,0 +1,139 @@
+r"""Rescaled guidance: the guided prediction brought back towards the spread of the conditional one.
+
+With F the prediction of a network and std over the numbers of one sample,
+
+    F = k F_guided,    k = phi std(F_conditional)/std(F_guided) + 1 - phi.
+
+Any prediction is F = (d - a x)/b with numbers a, b of the time, so that in terms of d
+
+    d = k d_guided + (1 - k) a x,    k from the spreads of d - a x.
+
+So it matters which prediction is rescaled: a is 0 for data, 1/alpha for noise (and score),
+alpha/(alpha^2 + sigma^2) for velocity.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..denoise import NetworkDenoiser, along
+from ..names import look_up
+from ..predictions import AFFINE, UNDEFINED, undefined
+from ..scalar import Scalar
+from ..schedule import Schedule
+from .guided import Guided, Rule, itself
+
+
+@dataclass
+class _Read:
+    """What `predictions` asks of a denoiser."""
+
+    schedule: Schedule
+    sigma_data: float
+    timesteps: int | None = None
+
+
+class Rescaled(Guided):
+    """A guided denoiser whose prediction has its spread mixed with the first branch's.
+
+    Args:
+        guided: the guidance.
+        phi: share of the rescaled prediction.
+        prediction: which prediction is rescaled.
+        sigma_data: for "edm".
+    """
+
+    def __init__(self, guided: Guided, phi: float, prediction: str, sigma_data: float) -> None:
+        super().__init__(*guided.branches)
+        self.guided, self.phi, self.prediction = guided, phi, prediction
+        self._read = _Read(self.schedule, sigma_data)
+
+    def rule(self, t: Scalar) -> Rule:
+        return self._rescaled(self.guided.rule(t), t)
+
+    def rules(self, times: Sequence[float]) -> list[Rule]:
+        return list(map(self._rescaled, self.guided.rules(times), times))
+
+    def select(self, who: Tensor) -> Rescaled:
+        chosen = copy.copy(self)
+        chosen.guided = self.guided.select(who)
+        chosen.branches = chosen.guided.branches
+        return chosen
+
+    def _rescaled(self, rule: Rule, t: Scalar) -> Rule:
+        needs, combine = rule
+        if needs == (0,) and combine is itself:
+            return rule
+        scales = self.schedule(t)
+        if not isinstance(t, Tensor):
+            for name, value in zip(("alpha", "sigma"), scales, strict=True):
+                if name in UNDEFINED[self.prediction] and value == 0:
+                    raise ValueError(undefined(self.prediction, name, t))
+        a = AFFINE[self.prediction](self._read, t, *scales)[1]
+        asked = needs if 0 in needs else (*needs, 0)
+        first, count = asked.index(0), len(needs)
+
+        def rescaled(x: Tensor, *answers: Tensor) -> Tensor:
+            d = combine(x, *answers[:count])
+            origin = along(a, x) * x
+            without, spread = _spread(answers[first] - origin), _spread(d - origin)
+            k = 1 + self.phi * (torch.where(spread > 0, without / spread, 1.0) - 1)
+            return torch.lerp(origin, d, k)
+
+        return Rule(asked, rescaled)
+
+
+def _spread(prediction: Tensor) -> Tensor:
+    """Standard deviation over the numbers of each sample, (batch, 1, .., 1)."""
+    if prediction[0].numel() < 2:
+        raise ValueError(
+            f"states of shape {tuple(prediction.shape)} have one number a sample, and no spread to "
+            "rescale"
+        )
+    return prediction.flatten(1).std(1).reshape(-1, *[1] * (prediction.ndim - 1))
+
+
+def rescale(guided: Guided, phi: float = 0.7, prediction: str | None = None) -> Guided:
+    """Guidance whose prediction keeps the spread that it has without guidance.
+
+    F = phi F_g std(F_c)/std(F_g) + (1 - phi) F_g, with std over each sample (and F = F_g where
+    that is 0).
+
+    Lin et al., "Common diffusion noise schedules and sample steps are flawed", 2023,
+    arXiv:2305.08891, section 3.4.
+
+    Args:
+        guided: any guidance; the spread is that of its first branch.
+        phi: in [0, 1]; 0 changes nothing. The paper has 0.7.
+        prediction: what is rescaled: "noise", "data", "velocity", "flow", "score" or "edm"; the
+            result depends on it. None: what the network predicts, as in the paper and diffusers.
+
+    Raises:
+        TypeError: if it is no guided denoiser.
+        ValueError: phi out of range; an unknown prediction, or none where the first branch is no
+            network; states of one number.
+    """
+    if not isinstance(guided, Guided):
+        raise TypeError(
+            f"a {type(guided).__name__} has no guidance to rescale: give what classifier_free or "
+            "another guidance returns"
+        )
+    if not 0 <= phi <= 1:
+        raise ValueError(f"phi = {phi} must lie in [0, 1]: the share of the rescaled prediction")
+    first = guided.branches[0]
+    if prediction is None:
+        if not isinstance(first, NetworkDenoiser):
+            raise ValueError(
+                f"a {type(first).__name__} does not say what it predicts, and the result depends "
+                'on it: give prediction="data", "noise" or "velocity"'
+            )
+        prediction = first.prediction
+    look_up("prediction", prediction, AFFINE)
+    if phi == 0:
+        return guided
+    return Rescaled(guided, float(phi), prediction, getattr(first, "sigma_data", 0.5))
