@@ -99,6 +99,9 @@ class BrownianPath(Noise):
 
         return draw
 
+    def apart(self) -> PerSampleNoise:
+        return self._plain.apart()
+
     def __repr__(self) -> str:
         depth = "" if self.depth is None else f", depth={self.depth}"
         return f"BrownianPath(<{len(self.seeds)} seeds>{depth})"

@@ -47,6 +47,17 @@ class Noise(ABC):
     def stream(self, like: Tensor, course: Course) -> Draw:
         """A fresh stream of the draws of a course, for states like `like`; not `start` again."""
 
+    def apart(self) -> Noise:
+        """A source unrelated to this one and determined by it, for draws beside a plan's own.
+
+        Raises:
+            TypeError: if this source has none.
+        """
+        raise TypeError(
+            f"{self!r} has no second source for draws beside the plan's own: give it a method "
+            "`apart`, or take a seed, or one seed a sample"
+        )
+
 
 class IndependentNoise(Noise):
     """Plain draws on the state's own device.
@@ -67,6 +78,9 @@ class IndependentNoise(Noise):
     def stream(self, like: Tensor, course: Course) -> Draw:
         generator = _generator(self.seed, 1, like.device)
         return lambda out, t, s: out.normal_(generator=generator)
+
+    def apart(self) -> IndependentNoise:
+        return IndependentNoise(_other(self.seed))
 
     def __repr__(self) -> str:
         return f"IndependentNoise(seed={self.seed})"
@@ -108,6 +122,9 @@ class PerSampleNoise(Noise):
             return out.copy_(buffer)
 
         return draw
+
+    def apart(self) -> PerSampleNoise:
+        return PerSampleNoise([_other(seed) for seed in self.seeds])
 
     def check_batch(self, like: Tensor) -> None:
         """Raise ValueError unless there is one seed for each sample of a state."""
@@ -175,6 +192,11 @@ def check_seed(seed: int) -> int:
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed {seed} must lie in [0, 2^63)")
     return int(seed)
+
+
+def _other(seed: int) -> int:
+    """Another seed, unrelated to this one and determined by it."""
+    return int(np.random.SeedSequence([seed, 2]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _generator(seed: int, stream: int, device: torch.device) -> torch.Generator:

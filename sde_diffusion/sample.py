@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from .solvers import SOLVERS
 from .times import GRIDS, check_grid, check_steps
 from .variances import LEARNED, analytic_dpm
 
-_DEFAULT_STEPS = 20
+DEFAULT_STEPS = 20
 LARGEST_SIGNAL = 0.25  # alpha/sigma above which the prior N(0, sigma^2) is plainly wrong
 
 
@@ -85,17 +85,8 @@ def sample(
             "NetworkDenoiser(network, schedule, prediction='noise')"
         )
     schedule = denoiser.schedule
-    solver = load_plan(solver)
-    if isinstance(solver, Plan):
-        solver.check_schedule(schedule)
-    method = find_solver(solver)
-    check_options(method, options)
-    given = not (isinstance(times, str) and times == "default")
-    usual = isinstance(solver, str) and solver == "default" and not given and not options
-    if isinstance(method, Preset) and not given:
-        times = method.times  # a peer's sampler comes with the peer's grid
-    if isinstance(solver, Plan) and (steps is not None or given):
-        raise ValueError("a Plan has its own times: leave out steps and times")
+    chosen = choose(schedule, solver, steps, times, options)
+    method, grid = chosen.method, chosen.grid
     if not isinstance(shape, Sequence) or isinstance(shape, str):
         raise TypeError(f"shape = {shape!r} must be a sequence (batch, *event), as (16, 3, 32, 32)")
     if callback is not None and not callable(callback):
@@ -104,9 +95,6 @@ def sample(
         raise TypeError(
             f"analytic_first_step = {analytic_first_step!r}: give True, False or a variance"
         )
-    grid = (
-        [number_of(solver.rows[0].t)] if isinstance(solver, Plan) else _grid(schedule, steps, times)
-    )
     noise = noise_from(seed)
     x = starting_state(denoiser, tuple(shape), grid[0], noise, start, dtype, device)
     spared = analytic_first_step is not False
@@ -128,17 +116,81 @@ def sample(
                 f"{solver!r} is no plan: leave out callback, progress and analytic_first_step"
             )
         return method(denoiser, x, grid, noise=noise, **options).x
-    if usual:
-        plan = default_plan(schedule, len(grid) - 1)
-    else:
-        plan = solver if isinstance(solver, Plan) else method(schedule, grid, **options)
+    plan = _traced(schedule, chosen, options)
+    if spared:
+        plan = transform.analytic_first_step(plan, schedule, float(analytic_first_step))
+    return run(plan, denoiser, x, noise=noise, callback=callback, progress=progress)
+
+
+def plan_for(
+    schedule: Schedule,
+    solver: str | os.PathLike[str] | Plan | Callable[..., Plan] = "default",
+    steps: int | None = None,
+    times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor = "default",
+    **options: Any,
+) -> Plan:
+    """The plan that `sample` runs for these arguments, which are as there.
+
+    Raises:
+        ValueError: as `sample`; a solver that is no plan.
+    """
+    chosen = choose(schedule, solver, steps, times, options)
+    if is_no_plan(chosen.method):
+        raise ValueError(f"{solver!r} is no plan: its steps depend on the sample")
+    return _traced(schedule, chosen, options)
+
+
+def is_no_plan(method: Callable[..., Any]) -> bool:
+    """Whether a sampler is of the second kind, which chooses its steps by the samples."""
+    return any(method is known for kind in (ADAPTIVE, LANGEVIN, LEARNED) for known in kind.values())
+
+
+class Chosen(NamedTuple):
+    """What is to be run.
+
+    Attributes:
+        method: the function that the solver's name stands for.
+        grid: its times; of a plan the first alone.
+        plan: the plan that was given or is the default, if any.
+    """
+
+    method: Callable[..., Any]
+    grid: Sequence[float]
+    plan: Plan | None
+
+
+def choose(
+    schedule: Schedule,
+    solver: str | os.PathLike[str] | Plan | Callable[..., Plan],
+    steps: int | None,
+    times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor,
+    options: Mapping[str, Any],
+) -> Chosen:
+    """The solver and its grid from what users write, checked."""
+    solver = load_plan(solver)
+    if isinstance(solver, Plan):
+        solver.check_schedule(schedule)
+    method = find_solver(solver)
+    check_options(method, options)
+    given = not (isinstance(times, str) and times == "default")
+    if isinstance(method, Preset) and not given:
+        times = method.times  # a peer's sampler comes with the peer's grid
+    if isinstance(solver, Plan):
+        if steps is not None or given:
+            raise ValueError("a Plan has its own times: leave out steps and times")
+        return Chosen(method, [number_of(solver.rows[0].t)], solver)
+    grid = grid_of(schedule, steps, times)
+    usual = isinstance(solver, str) and solver == "default" and not given and not options
+    return Chosen(method, grid, default_plan(schedule, len(grid) - 1) if usual else None)
+
+
+def _traced(schedule: Schedule, chosen: Chosen, options: Mapping[str, Any]) -> Plan:
+    plan = chosen.plan or chosen.method(schedule, chosen.grid, **options)
     if not isinstance(plan, Plan):
         raise TypeError(
             f"the solver returned {type(plan).__name__}, not a Plan (trace.end makes one)"
         )
-    if spared:
-        plan = transform.analytic_first_step(plan, schedule, float(analytic_first_step))
-    return run(plan, denoiser, x, noise=noise, callback=callback, progress=progress)
+    return plan
 
 
 def load_plan(
@@ -189,15 +241,16 @@ def check_options(method: Callable[..., Any], options: Mapping[str, Any]) -> Non
         )
 
 
-def _grid(
+def grid_of(
     schedule: Schedule,
     steps: int | None,
     times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor,
 ) -> Sequence[float]:
+    """The grid, from a name or function and a number of steps (20 by default), or as given."""
     if isinstance(times, str):
         times = look_up("grid", times, GRIDS)
     if callable(times):
-        steps = _DEFAULT_STEPS if steps is None else steps
+        steps = DEFAULT_STEPS if steps is None else steps
         check_steps(steps)
         times = times(schedule, steps)
     elif steps is not None:

@@ -29,6 +29,7 @@ from .er_sde import er_sde
 from .euler_maruyama import euler_maruyama
 from .exponential_runge_kutta import hochbruck_ostermann, krogstad, res_2s, res_3s
 from .linear_multistep import ipndm, lms, pndm, velocity_adams
+from .repaint import repaint
 from .restart import restart
 from .richardson import richardson
 from .runge_kutta import TABLEAUX, Tableau, euler, heun, midpoint, rk4, runge_kutta
@@ -76,6 +77,7 @@ __all__ = [
     "midpoint",
     "o_belm",
     "pndm",
+    "repaint",
     "res_2s",
     "res_3s",
     "restart",

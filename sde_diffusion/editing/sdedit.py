@@ -1,0 +1,185 @@
+r"""SDEdit: noise a picture to some level, and sample from there.
+
+    x_t = alpha_t x_0 + sigma_t z,    then any sampler from t to the clean end.
+
+The more noise, the nearer the result is to the law of the data and the farther from the picture.
+On data N(mu, v) in one coordinate, with the exact solution of the probability-flow ODE,
+
+    result - mu = c (x_0 - mu) + sqrt(1 - c^2) sqrt(v) z,    c = 1/sqrt(1 + level^2/v),
+
+where level = sigma_t/alpha_t: coordinates in which the data vary more than the level keep the
+picture's values, the others are drawn anew.
+
+Meng et al., "SDEdit: guided image synthesis and editing with stochastic differential equations",
+2022, arXiv:2108.01073, algorithm 1 (there with Euler-Maruyama on a VE process).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..counts import check_count
+from ..denoise import Denoiser
+from ..form import number_of
+from ..names import look_up
+from ..noise import Noise, noise_from
+from ..plan import Plan
+from ..presets import Preset
+from ..run import Callback
+from ..sample import DEFAULT_STEPS, choose, find_solver, load_plan, sample
+from ..schedule import Schedule
+from ..times import GRIDS
+from .picture import check_denoiser, checked_picture
+
+Grid = str | Callable[..., Tensor] | Sequence[float] | Tensor
+
+
+def sdedit(
+    denoiser: Denoiser,
+    picture: Tensor,
+    *,
+    level: float | None = None,
+    t: float | None = None,
+    last: int | None = None,
+    solver: str | os.PathLike[str] | Plan | Callable[..., Plan] = "default",
+    steps: int | None = None,
+    times: Grid = "default",
+    seed: int | Sequence[int] | Noise | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Tensor:
+    """Noise a picture and denoise it again: x_t = alpha_t x_0 + sigma_t z, then a sampler from t.
+
+    Where it starts is said in one of three ways:
+
+        level   at the t with sigma_t/alpha_t = level; then `steps` steps, laid out from there
+        t       the same, by the time itself
+        last    the last k of the n = `steps` steps of the whole grid t_0 > .. > t_n: the picture
+                is noised to t_(n-k), where the (n-k+1)-th of n steps would begin, and k steps
+                are made, k network calls each where the solver has one a step
+
+    The sampler starts afresh on its grid: a multistep method has no history of steps that were
+    not made. A Plan starts at its own first time.
+
+    Meng et al., "SDEdit", 2022, arXiv:2108.01073, algorithm 1. `strength` of diffusers' pipelines
+    is last = min(floor(n * strength), n), the floor of the product as it comes out in floating
+    point: strength 0.29 of 100 steps makes 28.
+
+    Args:
+        denoiser: a Denoiser, guided or not.
+        picture: x_0, (batch, *event), in the range of the data that the network was trained on.
+        level: sigma/alpha, from 0 (the picture comes back) to the schedule's noisiest.
+        t: time in [t_min, t_max].
+        last: k, from 0 (the picture comes back) to n.
+        solver, steps, times, callback, progress, options: as for `sample`; with level or t, times
+            is a grid that can start anywhere (a name, or a function of schedule, steps, t_start).
+        seed: one, or one a sample, or a Noise: of z, and of the sampler's own draws.
+
+    Returns:
+        Edited pictures, (batch, *event), float32 or wider.
+
+    Raises:
+        ValueError: none or several of level, t and last; one outside its range; a Plan beside
+            them; a grid that cannot start anywhere.
+        TypeError, ValueError: a picture of integers, not finite, or in the range of bytes; what
+            `sample` refuses.
+    """
+    check_denoiser(denoiser)
+    x_0 = checked_picture(picture)
+    schedule, solver = denoiser.schedule, load_plan(solver)
+    ways = {"level": level, "t": t, "last": last}
+    said = [name for name, value in ways.items() if value is not None]
+    if isinstance(solver, Plan):
+        if said or steps is not None or not isinstance(times, str) or times != "default":
+            raise ValueError(
+                f"a Plan starts at its own first time, {solver.times[0]:g} here: leave out level, "
+                "t, last, steps and times"
+            )
+        solver.check_schedule(schedule)
+        start = number_of(solver.rows[0].t)
+        where: dict[str, Any] = {}
+    elif len(said) != 1:
+        raise ValueError(
+            f"{', '.join(said) or 'none'} of level, t and last given: say in one way how much "
+            "noise is added, as level=1.0 (sigma/alpha), or last=10, steps=20"
+        )
+    elif last is not None:
+        grid = choose(schedule, solver, steps, times, options).grid
+        _check_last(last, len(grid) - 1)
+        start, where = grid[len(grid) - 1 - last], {"times": grid[len(grid) - 1 - last :]}
+        if last == 0:
+            return x_0.clone()
+    else:
+        start = _time(schedule, level, t)
+        if start == schedule.t_min:
+            return x_0.clone()
+        method = find_solver(solver)
+        if isinstance(method, Preset) and isinstance(times, str) and times == "default":
+            times = method.times
+        where = {"times": _grid_from(schedule, start, steps, times)}
+    noise = noise_from(seed)
+    alpha_t, sigma_t = (float(c) for c in schedule(start))
+    x_t = noise.start(x_0.clone()) * sigma_t + alpha_t * x_0
+    return sample(
+        denoiser,
+        tuple(x_t.shape),
+        solver=solver,
+        seed=noise,
+        start=x_t,
+        callback=callback,
+        progress=progress,
+        **where,
+        **options,
+    )
+
+
+def _check_last(last: int, steps: int) -> None:
+    check_count("last", last, least=0)
+    if last > steps:
+        raise ValueError(
+            f"last = {last} steps of a grid that has {steps}: give at most {steps}, or more steps"
+        )
+
+
+def _time(schedule: Schedule, level: float | None, t: float | None) -> float:
+    """The time at which to start, from the level or the time."""
+    for name, value in (("level", level), ("t", t)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise TypeError(f"{name} = {value!r} must be a number")
+    if t is not None:
+        if not schedule.t_min <= t <= schedule.t_max:
+            raise ValueError(
+                f"t = {t:g} lies outside [{schedule.t_min:g}, {schedule.t_max:g}], the range of "
+                f"{schedule!r}"
+            )
+        return float(t)
+    low, high = (float(schedule.rho(end)) for end in (schedule.t_min, schedule.t_max))
+    assert level is not None
+    if not low <= level <= high:
+        raise ValueError(
+            f"level = {level:g} lies outside [{low:g}, {high:g}], the range of sigma/alpha of "
+            f"{schedule!r}"
+        )
+    if level in (low, high):
+        return float(schedule.t_min if level == low else schedule.t_max)
+    return number_of(schedule.time_of(-math.log(level)))
+
+
+def _grid_from(schedule: Schedule, start: float, steps: int | None, times: Grid) -> Any:
+    """`steps` steps from a time of one's own to the clean end."""
+    make = look_up("grid", times, GRIDS) if isinstance(times, str) else times
+    if not callable(make) or "t_start" not in inspect.signature(make).parameters:
+        name = repr(times) if isinstance(times, str) else "a list of times"
+        raise ValueError(
+            f"times = {name if not callable(times) else getattr(times, '__name__', times)}: this "
+            "grid cannot start at any time; take one with t_start ('default', 'uniform', "
+            "'karras', ..), or say where to start by last=k"
+        )
+    return make(schedule, DEFAULT_STEPS if steps is None else steps, t_start=start)
