@@ -17,6 +17,7 @@ Wang et al., "BELM", 2024, arXiv:2410.07273.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -134,4 +135,9 @@ def _grid(
         if steps is not None:
             raise ValueError(f"steps = {steps} beside given times: leave out one of them")
         return make
+    if "t_end" not in inspect.signature(make).parameters:
+        raise ValueError(
+            f"times = {getattr(make, '__name__', make)}: this grid cannot end inside, where sigma "
+            "> 0; take one with t_end ('default', 'uniform', 'karras', ..), or give the times"
+        )
     return make(schedule, DEFAULT_STEPS if steps is None else steps, t_end=schedule.t_clean)

@@ -30,9 +30,9 @@ correlation r, of which the first is known (limit of small steps, from pure nois
     one z, ODE       r s I_0 / 2                s^2 (1 + r^2 I_1^2 / 4)
 
 with s = (1 - r^2)^(1/4) and integrals from 1 to infinity, I_0 of q(u) = (u^2 - r^2)^(-5/4), I_1 of
-sqrt(u - 1) q(u): for small r a half and a third of the mean that is due. RePaint's jumps (`solvers.repaint`) mend
-it, and so does guidance by the measurement (`inverse`), of which DDNM with a mask is the form in
-which the known part of d alone is replaced.
+sqrt(u - 1) q(u): for small r a half and a third of the mean that is due. RePaint's jumps
+(`solvers.repaint`) mend it, and so does guidance by the measurement (`inverse`), of which DDNM with
+a mask is the form in which the known part of d alone is replaced.
 
 Song et al., "Score-based generative modeling through SDEs", 2021, arXiv:2011.13456, appendix I.2.
 Lugmayr et al., "RePaint: inpainting using denoising diffusion probabilistic models", 2022,

@@ -1,0 +1,105 @@
+"""Editing by inversion: round trips, transport between laws, and what strong guidance costs."""
+
+import math
+
+import pytest
+import torch
+from enumeration import smooth_grid
+
+import sde_diffusion as sd
+from sde_diffusion.editing import edit, exactly_reversible
+from sde_diffusion.problems import Gaussian, GaussianMixture
+
+DOUBLE = torch.float64
+VP, EDM = sd.VPLinear(), sd.EDM()
+MIXTURE = GaussianMixture([0.3, 0.7], [[-1.0, 0.5], [0.8, -0.2]], [0.09, 0.25])
+X = MIXTURE.sample(16, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("schedule", [VP, EDM, sd.ddpm_linear()], ids=repr)
+def test_under_one_denoiser_the_picture_comes_back(schedule):
+    """To rounding by O-BELM; by DDIM with an error that falls as 1/steps."""
+    denoiser = MIXTURE.denoiser(schedule)
+    miss = lambda **how: float((edit(X, denoiser, denoiser, **how) - X).abs().max())
+    grid = smooth_grid(schedule, 20, -3.0, 3.0)
+    assert miss(times=grid) < 1e-8
+    errors = [miss(solver="ddim", times=smooth_grid(schedule, n, -3.0, 3.0)) for n in (100, 200)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(1, abs=0.3)
+    assert errors[1] > 1e-3
+
+
+def test_only_methods_that_are_their_own_inverse_are_taken_for_such():
+    """By their tables, of all deterministic solvers; and only on grids that belong together."""
+    found = []
+    grid = smooth_grid(VP, 6)
+    for name, make in sd.SOLVERS.items():
+        plan = make(VP, grid)
+        if not plan.stochastic:
+            try:
+                there = sd.invert(name, VP, grid)
+            except ValueError:
+                continue
+            found += [name] if exactly_reversible(there, plan) else []
+    assert found == ["o_belm"]
+    other = sd.solvers.o_belm(VP, smooth_grid(VP, 6, -2.1, 2.0))
+    assert not exactly_reversible(sd.invert("o_belm", VP, grid), other)
+
+
+@pytest.mark.parametrize("solver", ["o_belm", "heun"])
+def test_between_gaussians_it_is_the_map_of_quantiles(solver):
+    """x -> mu' + sqrt(v'/v) (x - mu), up to what the ends of the grid leave out."""
+    source, target = Gaussian([0.5], 0.2), Gaussian([-1.0], 0.8)
+    x = torch.linspace(-0.5, 1.5, 5, dtype=DOUBLE)[:, None]
+    grid = sd.times.uniform_lambda(EDM, 400, 80.0, 0.002)
+    found = edit(x, source.denoiser(EDM), target.denoiser(EDM), solver=solver, times=grid)
+    torch.testing.assert_close(found, -1.0 + 2 * (x - 0.5), rtol=0.02, atol=0.02)
+
+
+def test_strong_guidance_on_the_way_there_is_not_undone():
+    """DDIM, 50 steps: the round trip under guidance of scale w misses the more, the larger w."""
+    parts = [
+        GaussianMixture([1.0], m, [c]) for m, c in (([[-1.0, 0.5]], 0.09), ([[0.8, -0.2]], 0.25))
+    ]
+    every, own = MIXTURE.denoiser(VP), parts[1].denoiser(VP)
+    x = parts[1].sample(64, torch.Generator().manual_seed(1))
+
+    def guided(w):
+        return sd.FunctionDenoiser(lambda x, t: every(x, t) + w * (own(x, t) - every(x, t)), VP)
+
+    grid = sd.times.default(VP, 50, t_end=VP.t_clean)
+    misses = [
+        float((edit(x, guided(w), guided(w), solver="ddim", times=grid) - x).norm(dim=1).median())
+        for w in (1.0, 3.0, 7.0)
+    ]
+    assert misses[0] < misses[1] < misses[2]
+
+
+def test_the_start_and_the_default():
+    """o_belm on 20 steps to t_clean; the picture is not changed, and float32 stays."""
+    x = X.float()
+    kept = x.clone()
+    found = edit(x, MIXTURE.denoiser(EDM), MIXTURE.denoiser(EDM))
+    assert found.dtype is torch.float32
+    assert torch.equal(x, kept)
+    assert found.shape == x.shape
+
+
+DENOISER = MIXTURE.denoiser(VP)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: edit(X, DENOISER, MIXTURE.denoiser(EDM)), "different schedules"),
+        (lambda: edit(X, DENOISER, lambda x, t: x), "needs a Denoiser"),
+        (lambda: edit(X.int(), DENOISER, DENOISER), "127.5 - 1"),
+        (lambda: edit(X, DENOISER, DENOISER, solver="ddpm"), "draws noise"),
+        (lambda: edit(X, DENOISER, DENOISER, solver="o_blem"), "did you mean 'o_belm'"),
+        (lambda: edit(X, DENOISER, DENOISER, times=[1.0, 0.0]), "sigma = 0"),
+        (lambda: edit(X, DENOISER, DENOISER, times=[1.0, 0.1], steps=1), "beside given times"),
+        (lambda: edit(X, DENOISER, DENOISER, times="leading"), "cannot end inside"),
+    ],
+)
+def test_bad_input_is_refused_with_a_cure(call, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        call()
