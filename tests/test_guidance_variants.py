@@ -18,6 +18,7 @@ from sde_diffusion.guidance import (
     composed,
     limited_interval,
     rescale,
+    static_thresholding,
 )
 from sde_diffusion.problems import GaussianMixture
 
@@ -76,6 +77,30 @@ def test_outside_the_interval_only_the_conditional_branch_is_asked(schedule):
     u.seen.clear()
     torch.testing.assert_close(inside(x[4:], each[4:]), right[4:])  # all of them outside
     assert not u.seen
+
+
+def test_outside_the_interval_nothing_is_laid_around_either():
+    c, u = pair()
+    bounded = static_thresholding(classifier_free(c, u, scale=9.0), -0.4, 0.4)
+    guided = limited_interval(bounded, 0.3, 2.0)
+    early, inside, x = 0.95, VP.time_of(0.0), states()
+    assert torch.equal(guided(x, early), c(x, early))
+    assert torch.equal(guided(x, inside), bounded(x, inside))
+    u.seen.clear()
+    guided(x, early)
+    assert not u.seen
+    with pytest.raises(ValueError, match="lies around a guidance, which is rescaled first"):
+        rescale(bounded, 0.5, "data")
+
+
+def test_the_ends_of_an_interval():
+    """With sigma for the time: low is outside, high inside."""
+    schedule = sd.EDM()
+    guided = limited_interval(classifier_free(*pair(schedule), scale=3.0), 0.3, 2.0)
+    times = [0.2, 0.3, 0.31, 2.0, 2.01]
+    right = [False, False, True, True, False]
+    assert [guided.inside(t) for t in times] == right
+    assert guided.inside(torch.tensor(times, dtype=DOUBLE)).tolist() == right
 
 
 def test_the_cost_of_an_interval_is_that_of_its_steps():
@@ -163,6 +188,8 @@ def test_a_network_is_rescaled_in_its_own_prediction():
         guided = classifier_free(base, scale=5.0)
         found = rescale(guided, 0.7)
         torch.testing.assert_close(found(x, 0.5), rescale(guided, 0.7, prediction)(x, 0.5))
+        some = torch.tensor([3, 1])
+        torch.testing.assert_close(found.select(some)(x[some], 0.5), found(x, 0.5)[some])
         plan = sd.SOLVERS["ddim"](VP, GRID)
         torch.testing.assert_close(
             sd.run(plan, found, x), sd.run(plan, rescale(guided, 0.7, prediction), x)

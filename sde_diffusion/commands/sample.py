@@ -23,6 +23,7 @@ from ..training.numpy_data import NumpyData
 from ..training.pictures import usual_count
 from ..weights import digest_of
 from .arguments import check_device
+from .guidance import add_guidance, check_guidance, guide
 from .outputs import Folder, Output, Whole, check_out
 
 DESCRIPTION = """Draw samples from a checkpoint of `train`, which holds all that is needed. A sample
@@ -71,6 +72,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FILE.NPY",
         help="conditions that are images or tokens, taking turns (default: none)",
     )
+    add_guidance(parser)
     option("--average", metavar="WIDTH", help="of the average of the weights (default: the first)")
     option("--seed", type=int, default=0, help="of the noise (default 0)")
     option("--batch", type=int, default=256, help="samples at once (default 256)")
@@ -97,6 +99,7 @@ def run(options: argparse.Namespace) -> int:
     classes = _classes(options.classes, model)
     turns = None if classes is None else len(classes)
     given = _context(options.context, model)
+    check_guidance(options, model, classes is not None or given is not None)
     usual = usual_count(turns) if given is None else len(given)
     options.n = usual if options.n is None else options.n
     labels = None if classes is None else torch.tensor(classes).repeat(options.n)[: options.n]
@@ -131,7 +134,7 @@ def _draw(
             numbers = missing[first : first + options.batch]
             given = () if context is None else (context[numbers].to(model.denoiser.device),)
             x = sample(
-                model.denoiser.given(*given),
+                guide(options, model.denoiser.given(*given)),
                 (len(numbers), *model.event_shape),
                 solver=solver,
                 steps=options.steps,
@@ -223,6 +226,8 @@ def _output(
         "times": options.times,
         "class": options.classes,
         "context": None if given is None else digest_of({"context": given}),
+        "guidance": options.guidance,
+        "interval": options.interval,
         "seed": options.seed,
     }
     return Folder(options.out, model.range or (-1.0, 1.0), about)

@@ -93,10 +93,7 @@ class Guided(Denoiser):
 
     @abstractmethod
     def rule(self, t: Scalar) -> Rule:
-        """What is done at time t, a float, a 0-d tensor, or one a sample, (batch,).
-
-        It knows the branches by their number only, so that it is as right for some samples.
-        """
+        """What is done at time t, a float, a 0-d tensor, or one a sample, (batch,)."""
 
     def rules(self, times: Sequence[float]) -> list[Rule]:
         """What is done at each network call of one run; what a run remembers is made here."""
@@ -145,6 +142,15 @@ class Guided(Denoiser):
             calls += sum(inner[g.members[0]].calls for g in groups(asked, count))
             evaluations += sum(cost.evaluations for cost in inner)
         return Cost(calls, evaluations)
+
+
+def unguided(guided: Guided) -> Denoiser:
+    """The denoiser that stands alone where there is no guidance: the first branch.
+
+    Through what is laid around a guidance and has no other branch, as thresholding.
+    """
+    first = guided.branches[0]
+    return unguided(first) if len(guided.branches) == 1 and isinstance(first, Guided) else first
 
 
 def _of_one(rule: Rule, call: Call) -> Call:

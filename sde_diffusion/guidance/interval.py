@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..denoise import Denoiser
 from ..scalar import Scalar
-from .guided import Guided, Rule, alone
+from .guided import Guided, Rule, alone, unguided
 
 
 class LimitedInterval(Guided):
@@ -80,4 +80,4 @@ def limited_interval(guided: Guided, low: float, high: float) -> Guided:
         raise ValueError(
             f"the interval ({low}, {high}] of sigma/alpha is empty or below 0: give 0 <= low < high"
         )
-    return LimitedInterval(guided, guided.branches[0], float(low), float(high))
+    return LimitedInterval(guided, unguided(guided), float(low), float(high))

@@ -26,7 +26,7 @@ from ..names import look_up
 from ..predictions import AFFINE, UNDEFINED, undefined
 from ..scalar import Scalar
 from ..schedule import Schedule
-from .guided import Guided, Rule, itself
+from .guided import Guided, Rule, itself, unguided
 
 
 @dataclass
@@ -126,6 +126,11 @@ def rescale(guided: Guided, phi: float = 0.7, prediction: str | None = None) -> 
     if not 0 <= phi <= 1:
         raise ValueError(f"phi = {phi} must lie in [0, 1]: the share of the rescaled prediction")
     first = guided.branches[0]
+    if unguided(guided) is not first:
+        raise ValueError(
+            f"{type(guided).__name__} lies around a guidance, which is rescaled first: "
+            "static_thresholding(rescale(classifier_free(...)))"
+        )
     if prediction is None:
         if not isinstance(first, NetworkDenoiser):
             raise ValueError(
