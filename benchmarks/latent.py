@@ -15,33 +15,26 @@ sampler of latents would get.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import sde_diffusion as sd
-from sde_diffusion.extras import optional
-from sde_diffusion.files import write_atomic
 from sde_diffusion.networks import Autoencoder, DiT, ResidualMLP, UNet, count_parameters
 from sde_diffusion.training import AutoencoderObjective, DiffusionObjective, Objective, Trainer
 
-from .about import where_and_when
 from .data import digit_labels, digits
 from .discs import NAMES, Discs, distances, read, unexplained
 from .metrics import Judge, classifier_features
+from .parts import Pictures, Row, run
 
 SCHEDULE = sd.VPCosine()
 STEPS = 20  # of the default solver
-Row = dict[str, Any]
-Pictures = dict[str, Tensor]
 
 
 def train(objective: Objective, data: Any, steps: int, batch: int, rate: float) -> tuple[Any, Row]:
@@ -248,21 +241,6 @@ def law_of(images: Tensor) -> Row:
     }
 
 
-def draw_pictures(rows: Pictures, path: Path) -> None:
-    """Ten images of each kind, in rows."""
-    figure_module = optional("matplotlib.figure", "pictures")
-    columns = max(len(images) for images in rows.values())
-    figure = figure_module.Figure(figsize=(columns, 1.25 * len(rows)), layout="constrained")
-    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
-    for part, (name, images) in zip(parts, rows.items(), strict=True):
-        part.suptitle(name, fontsize=9)
-        shown = ((images + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
-        for axes, image in zip(part.subplots(1, columns), shown, strict=True):
-            axes.imshow(image.expand(-1, -1, 3))
-            axes.axis("off")
-    figure.savefig(path, dpi=100)
-
-
 PARTS: dict[str, Callable[[bool], tuple[Row, Pictures]]] = {
     "digits": measure_digits,
     "discs": measure_discs,
@@ -272,30 +250,7 @@ PARTS: dict[str, Callable[[bool], tuple[Row, Pictures]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, measure, print, write."""
-    parser = argparse.ArgumentParser("python -m benchmarks.latent", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all")
-    parser.add_argument("--quick", action="store_true", help="a twentieth of the steps")
-    parser.add_argument("--output", metavar="DIR", help="default: benchmarks/output/latent")
-    options = parser.parse_args(arguments)
-    wrong = [name for name in options.parts if name not in PARTS]
-    if wrong:
-        parser.error(f"unknown part {wrong[0]!r}: give {' or '.join(PARTS)}")
-    folder = Path(options.output or Path(__file__).parent / "output" / "latent")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in options.parts or PARTS:
-        quick = " --quick" if options.quick else ""
-        about = where_and_when("benchmarks.latent")
-        about["command"] = f"python -m benchmarks.latent {name}{quick}"  # where to is no matter
-        began = time.perf_counter()
-        result, pictures = PARTS[name](options.quick)
-        about["seconds in all"] = f"{time.perf_counter() - began:.0f}"
-        text = json.dumps({"about": about, **result}, indent=1)
-        print(text)
-        write_atomic(folder / f"{name}.json", text.encode())
-        draw_pictures(pictures, folder / f"{name}.png")
-        print(f"Files: {folder / name}.json, .png")
-    return 0
+    return run("latent", __doc__, PARTS, arguments)
 
 
 if __name__ == "__main__":
