@@ -115,7 +115,7 @@ def measure_exact(quick: bool) -> tuple[Row, Pictures]:
     result: Row = {"conditions": asked, "samples of each": count}
     pictures: Pictures = {}
     for name, task in LINEAR.items():
-        denoiser, spent = conditional(task, Drawn(law), 50 if quick else 5000, 384)
+        denoiser, spent = conditional(task, Drawn(law), 50 if quick else 4000, 256)
         matrix = _matrix(task)
         rows = [_against(task, denoiser, law, matrix, x[None], count) for x in new]
         result[name] = {"network": spent} | {
@@ -199,7 +199,7 @@ def measure_digits(quick: bool) -> tuple[Row, Pictures]:
     pictures: Pictures = {"held-out digits": x[:10]}
     rms = lambda gap: gap.square().mean().sqrt().item()
     for name, task in TASKS.items():
-        denoiser, spent = conditional(task, data, 50 if quick else 3000, 256)
+        denoiser, spent = conditional(task, data, 50 if quick else 2500, 256)
         y = task.condition(x)
         draws = torch.stack([given(denoiser, y, len(x), seed) for seed in range(2 if quick else 8)])
         result[name] = {

@@ -9,7 +9,7 @@ import torch
 from enumeration import every_claim
 
 import sde_diffusion as sd
-from sde_diffusion.certificates import converge, exactness
+from sde_diffusion.certificates import converge, exactness, paths
 from sde_diffusion.certificates.convergence import rough_grid
 from sde_diffusion.solvers.adams import multistep
 from sde_diffusion.solvers.exponential import weights
@@ -138,6 +138,13 @@ def test_exactness_finds_the_polynomials_of_the_family(order, prediction, variab
         assert found.q == order
         if order > 1 and (variable != "t" or isinstance(schedule, sd.VPLinear)):
             assert (found.prediction, found.variable) == (prediction, variable)
+
+
+@pytest.mark.parametrize("scales", [(1.0, 0.0), (0.9, 0.1), (0.3, 0.9), (0.0, 1.0), (1.0, 80.0)])
+def test_the_mixture_of_paths_is_denoised_as_any_mixture(scales):
+    x = torch.linspace(-6, 6, 101, dtype=torch.float64)
+    expected = paths._MIXTURE.denoised(x[:, None], *scales)[:, 0]
+    torch.testing.assert_close(paths._denoised(x, *scales), expected, rtol=1e-12, atol=1e-13)
 
 
 def test_converge_reads_slopes_and_stops_at_the_floor():

@@ -194,7 +194,7 @@ def certify(
         raise TypeError(f"solver = {solver!r}: give a name or a function to a Plan")
     options = {**(claim.options if claim else {}), **options}
     name = getattr(method, "__name__", getattr(method, "name", type(method).__name__))
-    make = partial(_plan, method, name, options)
+    make = _once(partial(_plan, method, name, options))
     vp = SCHEDULES["VP"]
     first, second = make(vp, even_grid(vp, 20)), make(vp, even_grid(vp, 40))
     stochastic = second.stochastic
@@ -300,6 +300,19 @@ def _plan(
             "trace.end(x, times[-1])`"
         )
     return plan if plan.scales else made_for(plan, schedule, plan.name)
+
+
+def _once(make: Make) -> Make:
+    """The same, but what was made is kept: plans are measured from several starts."""
+    made: dict[tuple[Schedule, tuple[float, ...]], Plan] = {}
+
+    def plan_of(schedule: Schedule, grid: Tensor) -> Plan:
+        key = schedule, tuple(grid.tolist())
+        if key not in made:
+            made[key] = make(schedule, grid)
+        return made[key]
+
+    return plan_of
 
 
 def _claim(name: str, method: Callable[..., Plan], options: Mapping[str, Any]) -> Claim | None:

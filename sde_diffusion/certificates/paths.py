@@ -18,13 +18,13 @@ from ..brownian import BrownianPath
 from ..denoise import FunctionDenoiser
 from ..problems import GaussianMixture
 from ..run import run
-from ..scalar import Scalar
 from ..schedule import Schedule
 from .convergence import LAMBDA_START, Make, even_grid
 
 _COORDINATES = 50_000
 _STEPS = (4, 8, 16, 32, 64)
-_MIXTURE = GaussianMixture([0.3, 0.7], [[-1.0], [0.8]], [0.09, 0.25])
+_WEIGHTS, _MEANS, _VARIANCES = (0.3, 0.7), (-1.0, 0.8), (0.09, 0.25)
+_MIXTURE = GaussianMixture(_WEIGHTS, [[mean] for mean in _MEANS], _VARIANCES)
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,31 @@ def path_orders(make: Make, schedule: Schedule) -> PathOrders:
     generator = torch.Generator().manual_seed(0)
     x = _MIXTURE.sample_marginal(_COORDINATES, *schedule(t), generator).reshape(1, -1)
 
-    def denoised(x: Tensor, t: Scalar) -> Tensor:
-        return _MIXTURE.denoised(x.reshape(-1, 1), *schedule(t)).reshape(x.shape)
-
-    denoiser = FunctionDenoiser(denoised, schedule)
+    denoiser = FunctionDenoiser(lambda x, t: _denoised(x, *map(float, schedule(t))), schedule)
     path = BrownianPath([0])
     ends = [run(make(schedule, even_grid(schedule, n)), denoiser, x, noise=path) for n in _STEPS]
     gaps = [float((a - b).square().mean().sqrt()) for a, b in pairwise(ends)]
     weak, weak_error = _weak_slope(ends)
     return PathOrders(math.log2(gaps[-2] / gaps[-1]), weak, weak_error)
+
+
+def _denoised(x: Tensor, alpha: float, sigma: float) -> Tensor:
+    """E[x_0 | x] of each number, m_1 + r (m_2 - m_1), r = 1/(1 + exp(-a x^2 - b x - c)).
+
+    It is `_MIXTURE.denoised` for two components in one dimension, several times faster: nearly all
+    of the time of a certificate would be spent there.
+    """
+    (w_1, w_2), (mu_1, mu_2), (c_1, c_2) = _WEIGHTS, _MEANS, _VARIANCES
+    v_1, v_2 = alpha**2 * c_1 + sigma**2, alpha**2 * c_2 + sigma**2
+    a = (1 / v_1 - 1 / v_2) / 2
+    b = alpha * (mu_2 / v_2 - mu_1 / v_1)
+    c = math.log(w_2 / w_1 * math.sqrt(v_1 / v_2)) + alpha**2 * (mu_1**2 / v_1 - mu_2**2 / v_2) / 2
+    r = torch.addcmul(x * b, x, x, value=a).add_(c).sigmoid_()
+    (p_1, q_1), (p_2, q_2) = (
+        (mu * sigma**2 / v, alpha * c / v)
+        for mu, c, v in ((mu_1, c_1, v_1), (mu_2, c_2, v_2))  # m_k = p_k + q_k x
+    )
+    return (x * (q_2 - q_1)).add_(p_2 - p_1).mul_(r).add_(p_1).add_(x, alpha=q_1)
 
 
 def _weak_slope(ends: list[Tensor]) -> tuple[float, float]:
