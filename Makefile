@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 
 .PHONY: test test-peers bench overhead docs clean
 
+# Bytecode is kept, so that each process of the tests need not compile everything anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
