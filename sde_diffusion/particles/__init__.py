@@ -1,0 +1,28 @@
+"""Sequential Monte Carlo over plans: exact conditional sampling as particles grow."""
+
+from .engine import run_particles
+from .guide import Guide, Move, Seen
+from .resampling import SCHEMES, effective_sample_size
+from .result import Population
+from .steering import POTENTIALS, steer
+from .twisted import TwistedGuide, twisted
+from .twists import TWISTS, Level, isotropic, projected, tweedie
+
+__all__ = [
+    "POTENTIALS",
+    "SCHEMES",
+    "TWISTS",
+    "Guide",
+    "Level",
+    "Move",
+    "Population",
+    "Seen",
+    "TwistedGuide",
+    "effective_sample_size",
+    "isotropic",
+    "projected",
+    "run_particles",
+    "steer",
+    "tweedie",
+    "twisted",
+]

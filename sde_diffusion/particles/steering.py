@@ -1,0 +1,162 @@
+r"""Feynman-Kac steering: rewards of x_0, without their gradients.
+
+The target is p(x_0) exp(lambda r(x_0)) / Z. On the way the reward is asked of d = E[x_0 | x_t] at
+grid points 1, .., k, r_i = r(d_i), and weighs a particle by the product of potentials G_i:
+
+    "difference"  G_i = exp(lambda (r_i - r_{i-1}))        the product is exp(lambda r_k)
+    "max"         G_i = exp(lambda max_{j <= i} r_j)
+    "sum"         G_i = exp(lambda sum_{j <= i} r_j)
+
+and at the end by exp(lambda r(x_0)) / prod_i G_i, so that all have the same target. "max" and
+"sum" draw towards it earlier and harder, and must take more back at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..denoise import Denoiser
+from ..names import look_up
+from ..plan import Plan
+from .engine import run_particles
+from .guide import Guide, Seen
+from .result import Population
+
+Reward = Callable[[Tensor], Tensor]
+"""r: x_0 (n, *event) -> (n,)."""
+
+Potential = Callable[[Tensor], Tensor]
+"""lambda r_1 .. lambda r_i of each particle, (.., i), -> log prod_{j <= i} G_j, (..)."""
+
+POTENTIALS: dict[str, Potential] = {
+    "difference": lambda rewards: rewards[..., -1],
+    "max": lambda rewards: rewards.cummax(-1).values.sum(-1),
+    "sum": lambda rewards: rewards.cumsum(-1).sum(-1),
+}
+
+
+def steer(
+    plan: Plan,
+    denoiser: Denoiser,
+    reward: Reward,
+    shape: Sequence[int],
+    *,
+    scale: float = 1.0,
+    potential: str | Potential = "difference",
+    at: Sequence[int] | None = None,
+    proposal: Denoiser | None = None,
+    resampling: str = "systematic",
+    threshold: float = 0.5,
+    seed: int | Sequence[int] | None = None,
+    start: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    batch: int | None = None,
+    progress: bool = False,
+) -> Population:
+    """Samples of p(x_0) exp(lambda r(x_0)) / Z by Feynman-Kac steering, without gradients.
+
+    Singhal et al., "A general framework for inference-time scaling and steering of diffusion
+    models", 2025, arXiv:2501.06848.
+
+    Args:
+        plan: a plan that draws noise.
+        denoiser: the model.
+        reward: r, (n, *event) -> (n,); before the end it is asked of d and must be finite; at the
+            end -inf says that a result is impossible.
+        shape: (populations, K, *event).
+        scale: lambda; negative: away from the reward.
+        potential: a name of `POTENTIALS`, or a `Potential`.
+        at: numbers of the grid points where particles are weighed, 0 (noisy) .. ; default: all.
+        proposal: a denoiser to follow in place of the model (guided, say), asked beside it at
+            every grid point; the weights make up for it, so the target stays the same.
+        resampling, threshold, seed, start, dtype, device, batch, progress: see `run_particles`.
+
+    Returns:
+        The weighted particles; `log_evidence` is log E[exp(lambda r(x_0))] under the model.
+
+    Raises:
+        TypeError, ValueError, FloatingPointError: as `run_particles`; an unknown potential; grid
+            points that the plan does not have; rewards of a wrong shape or not finite.
+    """
+    guide = SteeringGuide(denoiser, reward, scale, potential, at, proposal)
+    if at is not None and isinstance(plan, Plan):
+        steps = sum(row.on_grid for row in plan.rows) - 1
+        for i in at:
+            if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < steps:
+                raise ValueError(f"at has {i!r}: the plan's grid points are 0 .. {steps - 1}")
+    return run_particles(
+        plan,
+        guide,
+        shape,
+        resampling=resampling,
+        threshold=threshold,
+        seed=seed,
+        start=start,
+        dtype=dtype,
+        device=device,
+        batch=batch,
+        progress=progress,
+    )
+
+
+class SteeringGuide(Guide):
+    """Weighs by rewards of d; proposes from the model or from another denoiser.
+
+    Args:
+        denoiser, reward, scale, potential, at, proposal: see `steer`.
+
+    Raises:
+        TypeError, ValueError: a reward that is no function, a scale that is not finite, an unknown
+            potential, a proposal that is no Denoiser or is of another schedule.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        reward: Reward,
+        scale: float = 1.0,
+        potential: str | Potential = "difference",
+        at: Sequence[int] | None = None,
+        proposal: Denoiser | None = None,
+    ) -> None:
+        if not callable(reward):
+            raise TypeError(f"reward = {reward!r} must be a function (n, *event) -> (n,)")
+        if not math.isfinite(scale):
+            raise ValueError(f"scale = {scale} must be finite")
+        if proposal is not None and not isinstance(proposal, Denoiser):
+            raise TypeError(f"proposal must be a Denoiser, not {type(proposal).__name__}")
+        self.denoiser, self.reward, self.scale = denoiser, reward, float(scale)
+        self.potential = (
+            potential if callable(potential) else look_up("potential", potential, POTENTIALS)
+        )
+        self.at = None if at is None else frozenset(at)
+        self.proposal = proposal
+
+    def see(self, x: Tensor, t: float, index: int, who: Tensor) -> Seen:
+        d = self.denoiser.select(who)(x, t)
+        push = None if self.proposal is None else self.proposal.select(who)(x, t) - d
+        weighed = self.at is None or index in self.at
+        return Seen(d, push, self._reward(d) if weighed else None)
+
+    def end(self, x: Tensor, who: Tensor) -> Tensor:
+        return self._reward(x)
+
+    def log_potential(self, values: Tensor) -> Tensor:
+        return self.potential(values)
+
+    def _reward(self, x_0: Tensor) -> Tensor:
+        rewards = self.reward(x_0)
+        if not isinstance(rewards, Tensor) or rewards.shape != x_0.shape[:1]:
+            given = tuple(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
+            raise ValueError(
+                f"the reward returned {given} for {len(x_0)} particles; it must return one number "
+                f"for each, shape ({len(x_0)},)"
+            )
+        if not rewards.is_floating_point():
+            rewards = rewards.to(x_0.dtype)
+        return self.scale * rewards

@@ -1,0 +1,108 @@
+r"""Twisting functions: estimates psi_t(x) of p(y | x_t = x) for y = A(x_0) + sigma_y n.
+
+With x_0 | x_t taken as N(d, V), d = E[x_0 | x_t], a linear A gives N(y; A d, C), C = A V A^T +
+sigma_y^2 I. The twists differ in V:
+
+    isotropic   A V A^T = r_t^2 I              any operator, also nonlinear
+    projected   V = r_t^2 I                    linear; PiGDM's
+    tweedie     V = (sigma^2/alpha) dd/dx      linear; MMPS's, the model's own covariance
+
+    r_t^2 = v sigma^2 / (alpha^2 v + sigma^2),
+
+the variance of x_0 | x_t for data N(., v I). A twist decides how many particles are needed, never
+what they converge to; so constants that are the same for all particles are left out.
+
+Wu et al. 2023, arXiv:2306.17775. Song et al., "Pseudoinverse-guided diffusion models for inverse
+problems", 2023. Rozet et al., "Learning diffusion priors from observations by expectation
+maximization", 2024, arXiv:2405.13712 (moment matching).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..gradient import Pull
+from ..inverse.measurement import Measurement
+from ..inverse.operator import LinearOperator
+
+
+class Level(NamedTuple):
+    """A noise level: alpha_t, sigma_t and r_t^2."""
+
+    alpha: float
+    sigma: float
+    remaining: float
+
+
+Twist = Callable[[Measurement, Tensor, Pull, Level], tuple[Tensor, Tensor]]
+"""(measurement, d, pull, level) -> (log psi, (n,), and its gradient in x_t, d's shape). The
+gradient is used for the proposal alone, so it may be an approximation."""
+
+
+def isotropic(
+    measurement: Measurement, d: Tensor, pull: Pull, level: Level
+) -> tuple[Tensor, Tensor]:
+    """log psi = -|y - A(d)|^2 / (2 (sigma_y^2 + r_t^2)), for any operator."""
+    spread = measurement.noise**2 + level.remaining
+    with torch.enable_grad():
+        leaf = d.detach().requires_grad_()
+        log_psi = -measurement.residual(leaf).square().flatten(1).sum(1) / (2 * spread)
+        (gradient,) = torch.autograd.grad(log_psi.sum(), leaf)
+    return log_psi.detach(), pull(gradient)
+
+
+def projected(
+    measurement: Measurement, d: Tensor, pull: Pull, level: Level
+) -> tuple[Tensor, Tensor]:
+    """log psi = -e^T (r_t^2 A A^T + sigma_y^2 I)^{-1} e / 2, e = y - A d, for a linear operator."""
+    operator = _linear(measurement, "projected")
+    e = measurement.residual(d)
+    u = operator.solve(e, level.remaining, measurement.noise**2)
+    return -(e * u).flatten(1).sum(1) / 2, pull(operator.adjoint(u))
+
+
+def tweedie(measurement: Measurement, d: Tensor, pull: Pull, level: Level) -> tuple[Tensor, Tensor]:
+    """log psi = log N(y; A d, C), C = (sigma^2/alpha) A J A^T + sigma_y^2 I, J = dd/dx_t.
+
+    C is made whole, by one product with J^T for each number of y: for few measured numbers. Of J
+    the symmetric part is taken, and its negative directions, which no covariance has, as 0. The
+    gradient leaves out that of C. At alpha = 0 psi is 1.
+    """
+    operator = _linear(measurement, "tweedie")
+    if level.alpha == 0:
+        return d.new_zeros(len(d)), torch.zeros_like(d)
+    shape = operator.measured_shape
+    m = math.prod(shape)
+    units = torch.eye(m, dtype=d.dtype, device=d.device).reshape(m, *shape)
+    columns = [
+        operator.apply(pull(operator.adjoint(unit.expand(len(d), *shape)))) for unit in units
+    ]
+    c = level.sigma**2 / level.alpha * torch.stack([v.flatten(1) for v in columns], -1)
+    variances, basis = torch.linalg.eigh((c + c.mT) / 2)
+    variances = variances.clamp(min=0) + measurement.noise**2
+    turned = (measurement.residual(d).flatten(1)[:, None] @ basis)[:, 0]
+    u = (basis @ (turned / variances)[..., None])[..., 0]
+    log_psi = -((turned**2 / variances) + variances.log()).sum(1) / 2
+    return log_psi, pull(operator.adjoint(u.reshape(len(d), *shape)))
+
+
+TWISTS: dict[str, Twist] = {twist.__name__: twist for twist in (isotropic, projected, tweedie)}
+
+
+def remaining(variance: float, alpha: float, sigma: float) -> float:
+    """r_t^2: what is left of the variance v of the data once x_t is known."""
+    return variance * sigma**2 / (alpha**2 * variance + sigma**2)
+
+
+def _linear(measurement: Measurement, name: str) -> LinearOperator:
+    if not isinstance(measurement.operator, LinearOperator):
+        raise TypeError(
+            f"the twist {name!r} needs a linear operator, and "
+            f"{type(measurement.operator).__name__} is none: use 'isotropic'"
+        )
+    return measurement.operator
