@@ -4,8 +4,8 @@ r"""Guidance by the gradient of an energy, log p(y | .), that the user gives.
     of the denoised data:   d + w (sigma^2/alpha) J^T grad log p(y | x_0 = d),   J = dd/dx.
 
 With w = 1 and the exact log p(y | x_t) the first is E[x_0 | x_t, y], by Tweedie's formula, and its
-samples have the law p(x_0 | y). With w > 1 they have no law that is written so simply: p(x_t | t)
-p(y | x_t)^w is no noised law of anything. The second puts one point, d, in place of the law of
+samples have the law p(x_0 | y). With w > 1 they have no law that is written so simply: p_t(x)
+p_t(y | x)^w, over t, is not the noised law of anything. The second puts one point, d, in place of the law of
 x_0 given x_t, which is exact at sigma = 0 only.
 """
 
@@ -138,6 +138,7 @@ def universal(
         condition: as for `classifier`.
 
     Raises:
-        As `classifier`; ValueError, when run, if autograd does not see through the network.
+        TypeError, ValueError, RuntimeError: as `classifier`; when run, if autograd does not see
+            through the network.
     """
     return Universal(denoiser, log_p, scale, condition)

@@ -1,0 +1,93 @@
+"""Two classes of overlapping Gaussians in the plane, and what each guidance draws from them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+import sde_diffusion as sd
+from sde_diffusion import guidance
+from sde_diffusion.problems import GaussianMixture
+
+DOUBLE = torch.float64
+SCHEDULE = sd.VPLinear()
+COUNT = 2000
+BOTH = GaussianMixture(
+    [0.3, 0.2, 0.3, 0.2],
+    [[-1.0, 0.5], [0.8, 0.7], [0.9, -0.5], [-0.7, -0.9]],
+    [
+        [[0.16, 0.05], [0.05, 0.08]],
+        [[0.06, 0.0], [0.0, 0.12]],
+        [[0.10, -0.05], [-0.05, 0.16]],
+        [[0.2, 0.0], [0.0, 0.06]],
+    ],
+)
+WANTED, OTHER = BOTH.given([0, 1]), BOTH.given([2, 3])
+
+
+def tilted(w: float, n: int = COUNT, seed: int = 0) -> Tensor:
+    """n draws from p(x|y)^w p(x)^(1-w), normalised: from cells of a fine grid."""
+    axis = torch.linspace(-3.5, 3.5, 701, dtype=DOUBLE)
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(-1, 2)
+    log_p = w * WANTED.log_prob(points, 1.0, 0.0) + (1 - w) * BOTH.log_prob(points, 1.0, 0.0)
+    generator = torch.Generator().manual_seed(seed)
+    cell = torch.multinomial(log_p.softmax(0), n, replacement=True, generator=generator)
+    inside = torch.rand(n, 2, generator=generator, dtype=DOUBLE) - 0.5
+    return points[cell] + inside * (axis[1] - axis[0])
+
+
+def distance(x: Tensor, y: Tensor) -> float:
+    """Sliced Wasserstein-2, over 64 directions of the plane; y may be a multiple of x in number."""
+    angle = math.pi * torch.arange(64, dtype=DOUBLE) / 64
+    theta = torch.stack([angle.cos(), angle.sin()])
+    ours, every = (x @ theta).sort(0).values, len(y) // len(x)
+    gaps = ours.repeat_interleave(every, 0) - (y @ theta).sort(0).values
+    return float(gaps.square().mean().sqrt())
+
+
+def evidence(x: Tensor, t: float) -> Tensor:
+    """log p(y | x_t = x) of the wanted class, up to a constant."""
+    scales = SCHEDULE(t)
+    return WANTED.log_prob(x, *scales) - BOTH.log_prob(x, *scales)
+
+
+def smoothed(problem: GaussianMixture, h: float) -> sd.Denoiser:
+    """A model with errors: that of the data plus N(0, h^2 I)."""
+    spread = problem._covariances + h**2 * torch.eye(2, dtype=DOUBLE)
+    return GaussianMixture(problem.weights, problem._means, spread).denoiser(SCHEDULE)
+
+
+def variants(plan: sd.Plan) -> dict[str, sd.Denoiser]:
+    """Every guidance of the page, by the title of its panel."""
+    wanted, both, other = (p.denoiser(SCHEDULE) for p in (WANTED, BOTH, OTHER))
+    free = lambda w: guidance.classifier_free(wanted, both, scale=w)
+    good, bad = smoothed(WANTED, 0.25), smoothed(WANTED, 0.5)
+    clean = lambda d: WANTED.log_prob(d, 1.0, 0.0) - BOTH.log_prob(d, 1.0, 0.0)
+    return {
+        "classifier-free, w = 2": free(2.0),
+        "classifier-free, w = 4": free(4.0),
+        "negative, w = 1.5": guidance.classifier_free(wanted, other, scale=1.5),
+        "interval, w = 4": guidance.limited_interval(free(4.0), 0.2, 1.5),
+        "CFG++, w = 0.6": guidance.cfg_plus_plus(wanted, both, scale=0.6, times=plan.times),
+        "projected, w = 4": guidance.adaptive_projected(wanted, both, scale=4.0),
+        "CFG-Zero*, w = 4": guidance.cfg_zero_star(
+            wanted, both, scale=4.0, zero_above=plan.times[1]
+        ),
+        "model with errors": good,
+        "autoguided, w = 1.5": guidance.autoguidance(good, bad, scale=1.5),
+        "classifier, w = 1": guidance.classifier(both, evidence),
+        "classifier, w = 4": guidance.classifier(both, evidence, 4.0),
+        "of clean data, w = 1": guidance.universal(both, clean),
+    }
+
+
+def plan() -> sd.Plan:
+    """DDIM, 40 steps: every guidance runs on it, CFG++ too."""
+    return sd.solvers.ddim(SCHEDULE, sd.times.default(SCHEDULE, 40))
+
+
+def start() -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(COUNT, 2, generator=generator, dtype=DOUBLE)
