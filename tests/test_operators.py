@@ -80,6 +80,25 @@ def test_solve_with_numbers_of_each_sample(make):
 
 
 @linear
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("b", [0.3, 1e-7, 0.0])
+def test_adjoint_solve_keeps_its_digits_where_b_is_small(make, dtype, b):
+    """Also of measurements that no datum explains."""
+    operator, a = make(), torch.tensor([1.0, 0.4, 3.0], dtype=F64)
+    v = _draw(operator.measured_shape, dtype=dtype)
+    u, s, vt = torch.linalg.svd(operator.matrix(), full_matrices=False)
+    weights = torch.where(s > 1e-9, s / (a[:, None] * s**2 + b).clamp_min(1e-300), 0.0)
+    expected = (v.double().flatten(1) @ u * weights) @ vt
+    found = operator.adjoint_solve(v, a, b)
+    assert found.dtype is dtype
+    assert found.shape[1:] == operator.event_shape
+    tolerance = float(expected.abs().max()) * (1e-7 if dtype is F64 else 5e-3)
+    torch.testing.assert_close(found.double().flatten(1), expected, rtol=0, atol=tolerance)
+    with pytest.raises(ValueError, match="a = b = 0"):
+        operator.adjoint_solve(v, 0.0, 0.0)
+
+
+@linear
 def test_pseudo_inverse_is_that_of_moore_and_penrose(make):
     operator = make()
     a = operator.matrix()

@@ -63,6 +63,10 @@ class Blur(Diagonal):
         _, power = self._constants.like(v)
         return self._filter(v, inverse(a * power + b))
 
+    def _adjoint_solve(self, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        h, power = self._constants.like(v)
+        return self._filter(v, h.conj() * inverse(a * power + b))
+
     def _filter(self, x: Tensor, response: Tensor) -> Tensor:
         waves = torch.fft.rfftn(x, dim=self._dimensions)
         return torch.fft.irfftn(waves * response, s=self._sizes, dim=self._dimensions)

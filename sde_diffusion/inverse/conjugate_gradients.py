@@ -73,6 +73,35 @@ def least_squares(forward: Function, backward: Function, v: Tensor, most: int) -
     return x
 
 
+def truncated(product: Callable[[Tensor], Tensor], v: Tensor, iterations: int) -> Tensor:
+    """u with M u = v after a number of iterations from u = 0, of least norm where M is singular.
+
+    A sample stops where its residual is down to rounding, and where u^T M u of a direction is not
+    positive, as Steihaug, "The conjugate gradient method and trust regions in large scale
+    optimization", 1983: then M is no covariance, which estimated ones may fail to be. Nothing is
+    read back from the device.
+
+    Args:
+        product: p -> M p, sample by sample.
+        v: (batch, *shape).
+        iterations: at least 1.
+    """
+    u, r, p = torch.zeros_like(v), v, v
+    square = _dot(r, r)
+    rounding = square * torch.finfo(v.dtype).eps ** 2
+    zero = torch.zeros_like(square)
+    for _ in range(iterations):
+        q = product(p)
+        curvature = _dot(p, q)
+        going = (curvature > 0) & (square > rounding)
+        step = torch.where(going, square / curvature, zero)
+        u, r = u + step * p, r - step * q
+        following = _dot(r, r)
+        p = torch.where(going, r + following / square * p, p)
+        square = following
+    return u
+
+
 def _dot(x: Tensor, y: Tensor) -> Tensor:
     """x . y of each sample, (batch, 1, .., 1)."""
     return (x * y).flatten(1).sum(1).reshape(-1, *[1] * (x.ndim - 1))

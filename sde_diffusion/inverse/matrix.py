@@ -60,6 +60,12 @@ class Matrix(LinearOperator):
         outside = v - inside @ u.T
         return (inside * inverse(a * s**2 + b)) @ u.T + outside * inverse(b)
 
+    def _adjoint_solve(self, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        _, u, s, vt = self._constants.like(v)
+        # Where b = 0 and s = 0, nothing comes from nothing.
+        weights = torch.where(s > 0, s / (a * s**2 + b), 0.0)
+        return ((v @ u * weights) @ vt).reshape(-1, *self.event_shape)
+
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
         _, u, s, vt = self._constants.like(y)
         return ((y @ u * inverse(s)) @ vt).reshape(-1, *self.event_shape)

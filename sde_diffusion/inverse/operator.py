@@ -75,15 +75,15 @@ class LinearOperator(Operator):
             ValueError: if a or b is out of range or of another shape.
             RuntimeError: where conjugate gradients do not converge.
         """
-        self._measured("v", v)
-        columns = _column("a", a, v), _column("b", b, v)
-        if isinstance(a, Tensor) or isinstance(b, Tensor):
-            nothing = bool(((columns[0] == 0) & (columns[1] == 0)).any())
-        else:
-            nothing = a == 0 and b == 0
-        if nothing:
-            raise ValueError("a = b = 0 leaves no system to solve; one of them must be positive")
-        return self._solve(v, *columns)
+        return self._solve(self._measured("v", v), *_columns(v, a, b))
+
+    def adjoint_solve(self, v: Tensor, a: Scalar, b: Scalar) -> Tensor:
+        """A^T u of (a A A^T + b I) u = v, also x of (a A^T A + b I) x = A^T v.
+
+        What no datum explains of v is in u, divided by b, and not in A^T u: where b is small this
+        keeps the digits that `adjoint(solve(v, a, b))` would lose. Args and errors as for `solve`.
+        """
+        return self._adjoint_solve(self._measured("v", v), *_columns(v, a, b))
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """A^+ y = A^T (A A^T)^+ y, the datum of least norm among the nearest to y."""
@@ -120,6 +120,12 @@ class LinearOperator(Operator):
         x = self._pseudo_inverse(v)
         return least_squares(self._adjoint, self.apply, x, self._most) / a
 
+    def _adjoint_solve(self, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        right = self._adjoint(v)
+        a, b = (c.reshape(-1, *[1] * (right.ndim - 1)) for c in (a, b))
+        system = lambda x: a * self._adjoint(self.apply(x)) + b * x
+        return conjugate_gradients(system, right, self._most)
+
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
         return least_squares(self.apply, self._adjoint, y, self._most)
 
@@ -135,6 +141,9 @@ class LinearOperator(Operator):
 
 class Diagonal(LinearOperator):
     """A linear operator whose A A^T is diagonal in a basis that is known: solved in closed form."""
+
+    def _adjoint_solve(self, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return self._adjoint(self._solve(v, a, b))
 
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
         one = y.new_ones([1] * y.ndim)
@@ -187,6 +196,18 @@ def shape_of(event_shape: tuple[int, ...], least: int = 0) -> tuple[int, ...]:
             f"event_shape = {event_shape!r} must be {least} or more positive whole numbers"
         )
     return tuple(sizes)
+
+
+def _columns(v: Tensor, a: Scalar, b: Scalar) -> tuple[Tensor, Tensor]:
+    """a and b as columns, not both 0."""
+    columns = _column("a", a, v), _column("b", b, v)
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        nothing = bool(((columns[0] == 0) & (columns[1] == 0)).any())
+    else:
+        nothing = a == 0 and b == 0
+    if nothing:
+        raise ValueError("a = b = 0 leaves no system to solve; one of them must be positive")
+    return columns
 
 
 def _column(name: str, value: Scalar, v: Tensor) -> Tensor:

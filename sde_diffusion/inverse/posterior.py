@@ -1,0 +1,225 @@
+r"""What all methods for inverse problems have in common: d_y = E[x_0 | x_t, y], approximately.
+
+A conditional mean is all that a sampler needs, so a method is a denoiser made of a denoiser and a
+measurement y = A(x_0) + sigma_y n, and every plan runs it. With d = E[x_0 | x_t] and its Jacobian
+J = (alpha/sigma^2) Cov[x_0 | x_t], Bayes' rule reads
+
+    d_y = d + (sigma^2/alpha) grad log p(y | x_t),    p(y | x_t) = int p(y | x_0) p(x_0 | x_t) dx_0.
+
+The integral is what nobody knows; N(d, V) in place of p(x_0 | x_t), and A linear or nearly so, give
+
+    grad log p(y | x_t) = J^T A^T (A V A^T + sigma_y^2 I)^{-1} (y - A(d)),
+
+and the methods differ in V, in how the system is solved, and in whether J is kept. V = r_t^2 I with
+
+    r_t^2 = v sigma^2/(v alpha^2 + sigma^2)
+
+is right for data N(m, v I). Where alpha = 0, x_t says nothing of x_0, and J/alpha is 0/0: methods
+with J begin inside. Where sigma = 0, x_t says all, and d_y = d.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from ..denoise import Denoiser, along, double
+from ..gradient import Pull, denoise_with_pull, score_to_mean
+from ..scalar import Scalar
+from .measurement import Measurement
+from .operator import LinearOperator, Operator
+
+
+class Posterior(Denoiser):
+    """A denoiser of the posterior, d_y = rule(Here): what the functions of this package return.
+
+    Args:
+        denoiser: of the prior, d = E[x_0 | x_t].
+        measurement: y, A and sigma_y.
+        rule: what the method makes of them at one state.
+
+    Raises:
+        TypeError: no Denoiser or no Measurement.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, measurement: Measurement, rule: Callable[[Here], Tensor]
+    ) -> None:
+        check_posed(denoiser, measurement)
+        self.denoiser, self.measurement, self.rule = denoiser, measurement, rule
+        self.schedule = denoiser.schedule
+
+    def __call__(self, x: Tensor, t: Scalar) -> Tensor:
+        t = double(t) if isinstance(t, Tensor) else t
+        alpha, sigma = self.schedule(t)
+        if not isinstance(sigma, Tensor) and sigma == 0:
+            return self.denoiser(x, t)
+        return self.rule(Here(self.denoiser, self.measurement, x, t, alpha, sigma))
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the network is; None: unknown."""
+        return getattr(self.denoiser, "device", None)
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether conditions or measurements are bound, one a sample."""
+        return self.measurement.per_sample or bool(getattr(self.denoiser, "conditioned", False))
+
+    def select(self, who: Tensor) -> Posterior:
+        chosen = copy.copy(self)
+        chosen.denoiser = self.denoiser.select(who)
+        chosen.measurement = self.measurement.select(who)
+        return chosen
+
+
+@dataclass(frozen=True)
+class Here:
+    """All that a method sees when it is asked: the state, its scales, the prior, the measurement.
+
+    Attributes:
+        x: the state, (batch, *event).
+        t: its time, or one a sample; alpha and sigma likewise.
+    """
+
+    denoiser: Denoiser
+    measurement: Measurement
+    x: Tensor
+    t: Scalar
+    alpha: Scalar
+    sigma: Scalar
+
+    @property
+    def operator(self) -> LinearOperator:
+        """A, of a method that checked that it is linear."""
+        return cast(LinearOperator, self.measurement.operator)
+
+    @property
+    def gain(self) -> Scalar:
+        """sigma^2/alpha, with which grad log p(y | x_t) moves the mean; ValueError at alpha = 0."""
+        return along(score_to_mean(self.denoiser.schedule, self.t), self.x)
+
+    def spread(self, variance: float) -> Scalar:
+        """r_t^2 = v sigma^2/(v alpha^2 + sigma^2); v = inf: sigma^2/alpha^2."""
+        if variance == math.inf:
+            return self.sigma**2 / self.alpha**2
+        return variance * self.sigma**2 / (variance * self.alpha**2 + self.sigma**2)
+
+    def prior(self) -> Tensor:
+        """d = E[x_0 | x_t]."""
+        return self.denoiser(self.x, self.t)
+
+    def prior_with_pull(self) -> tuple[Tensor, Pull]:
+        """d, and v -> J^T v."""
+        self._check_no_graph()
+        return denoise_with_pull(self.denoiser, self.x, self.t)
+
+    def around(self, d: Tensor) -> Linearised:
+        """y - A and the derivative of A at d."""
+        self._check_no_graph()
+        return Linearised(self.measurement, d.detach())
+
+    def _check_no_graph(self) -> None:
+        if torch.is_grad_enabled() and self.x.requires_grad:
+            raise RuntimeError(
+                "this method takes a gradient of its own and keeps no graph for another: leave "
+                "out grad=True, or choose a method without gradients (ddnm, diffpir)"
+            )
+
+    def precision(self, around: Linearised, g: Tensor, variance: float) -> Tensor:
+        """1/s_t^2 of s_t^2 = sigma_y^2 + r_t^2 |A' g|^2/|g|^2, (batch, 1, .., 1); 0 where g = 0.
+
+        The variance of y - A(d) along A'g, if Cov[x_0 | x_t] = r_t^2 I; g of x's shape.
+        """
+        squared = squares(g, g)
+        wide = along(self.spread(variance), g) * squares(around.push(g), g)
+        total = self.measurement.noise**2 * squared + wide
+        return torch.where(total > 0, squared / total, torch.zeros_like(total))
+
+
+class Linearised:
+    """y - A(d), and A' = dA/dx at d: for a linear operator A itself.
+
+    Args:
+        measurement: y, A and sigma_y.
+        d: (batch, *event), without a graph.
+    """
+
+    def __init__(self, measurement: Measurement, d: Tensor) -> None:
+        self.operator, self.d = measurement.operator, d
+        self.residual = measurement.residual(d).detach()
+
+    @cached_property
+    def _graph(self) -> tuple[Tensor, Tensor]:
+        leaf = self.d.detach().requires_grad_()
+        with torch.enable_grad():
+            measured = self.operator.apply(leaf)
+        if not measured.requires_grad:
+            raise ValueError(
+                f"{type(self.operator).__name__} has no gradient for autograd (it detaches, rounds "
+                "or works in numpy); this method needs one"
+            )
+        return leaf, measured
+
+    def pull(self, u: Tensor) -> Tensor:
+        """A'^T u; u of shape (batch, *measured_shape)."""
+        if isinstance(self.operator, LinearOperator):
+            return self.operator.adjoint(u)
+        leaf, measured = self._graph
+        return torch.autograd.grad(measured, leaf, u, retain_graph=True)[0]
+
+    def push(self, v: Tensor) -> Tensor:
+        """A' v; v of shape (batch, *event). The derivative of pull, which is linear in u, by u."""
+        if isinstance(self.operator, LinearOperator):
+            return self.operator.apply(v)
+        leaf, measured = self._graph
+        with torch.enable_grad():
+            u = torch.zeros_like(measured).requires_grad_()
+            (pulled,) = torch.autograd.grad(measured, leaf, u, create_graph=True)
+            return torch.autograd.grad(pulled, u, v)[0]
+
+
+def check_posed(denoiser: object, measurement: object) -> None:
+    """TypeError unless these are a Denoiser and a Measurement."""
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(
+            f"the prior is {type(denoiser).__name__}, not a Denoiser; wrap it: "
+            "NetworkDenoiser(network, schedule) or FunctionDenoiser(function, schedule)"
+        )
+    if not isinstance(measurement, Measurement):
+        raise TypeError(
+            f"the measurement is {type(measurement).__name__}; say how it was made: "
+            "Measurement(operator, y, noise)"
+        )
+
+
+def check_linear(method: str, measurement: Measurement) -> None:
+    """TypeError unless the operator is linear."""
+    operator: Operator = measurement.operator
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(
+            f"{method} needs a linear operator, and {type(operator).__name__} is none (or does "
+            "not say so: make it a LinearOperator); for nonlinear ones take dps, mpgd, tmpd, mmps "
+            "or daps"
+        )
+
+
+def check_setting(name: str, value: float, above: bool = False, most: float = math.inf) -> None:
+    """ValueError unless 0 <= value <= most, or 0 < value if it must be above."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and 0 <= value <= most and not (above and value == 0)):
+        least = "above 0" if above else "at least 0"
+        end = "" if most == math.inf else f" and at most {most:g}"
+        raise ValueError(f"{name} = {value!r} must be a number {least}{end}")
+
+
+def squares(v: Tensor, like: Tensor) -> Tensor:
+    """|v|^2 of each sample, (batch, 1, .., 1), to multiply what is shaped as `like`."""
+    return v.flatten(1).square().sum(1).reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,152 @@
+"""Methods for inverse problems: what is refused at the door, and in which words."""
+
+import math
+
+import pytest
+import torch
+from operators_listed import NONLINEAR
+
+import sde_diffusion as sd
+from sde_diffusion import inverse
+from sde_diffusion.inverse import FunctionOperator, LinearOperator, Matrix, Measurement
+
+F64 = torch.float64
+METHODS = pytest.mark.parametrize("method", inverse.METHODS.values(), ids=inverse.METHODS)
+LINEAR_ONLY = ("pigdm", "ddnm", "diffpir")
+WITHOUT_JACOBIAN = ("ddnm", "diffpir", "mpgd")
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def prior(schedule=None):
+    law = sd.problems.GaussianMixture([1.0], normal(1, 3), [0.5])
+    return law.denoiser(schedule or sd.VPLinear())
+
+
+def measurement(noise=0.2):
+    return Measurement(Matrix(normal(2, 3, seed=1)), normal(2, seed=2), noise)
+
+
+@METHODS
+def test_a_prior_is_a_denoiser_and_a_measurement_a_measurement(method):
+    with pytest.raises(TypeError, match="prior is function, not a Denoiser; wrap it"):
+        method(lambda x, t: x, measurement())
+    with pytest.raises(TypeError, match=r"measurement is Tensor; say how it was made"):
+        method(prior(), normal(2))
+
+
+@pytest.mark.parametrize("name", LINEAR_ONLY)
+@pytest.mark.parametrize("make", NONLINEAR.values(), ids=NONLINEAR)
+def test_linear_operators_are_asked_for_where_needed(name, make):
+    operator = make()
+    y = torch.zeros(operator.measured_shape, dtype=F64)
+    with pytest.raises(TypeError, match=f"{name} needs a linear operator.*take dps, mpgd"):
+        inverse.METHODS[name](prior(), Measurement(operator, y, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "word"),
+    [
+        ("dps", {"variance": -1.0}, "variance = -1.0 must be a number at least 0"),
+        ("dps", {"variance": math.nan}, "variance = nan"),
+        ("dps", {"zeta": 1.0}, "give both"),
+        ("dps", {"times": [0.5, 0.0]}, "give both"),
+        ("dps", {"zeta": -1.0, "times": [0.5, 0.0]}, "zeta = -1.0"),
+        ("dps", {"zeta": 1.0, "times": [0.0, 0.5]}, "times"),
+        ("pigdm", {"variance": 0.0}, "variance = 0.0 must be a number above 0"),
+        ("mmps", {"iterations": 0}, "iterations = 0"),
+        ("mmps", {"iterations": 1.5}, "iterations = 1.5"),
+        ("diffpir", {"strength": -0.1}, "strength = -0.1"),
+        ("mpgd", {"variance": True}, "variance = True"),
+    ],
+)
+def test_settings_out_of_range_are_named(name, options, word):
+    with pytest.raises(ValueError, match=word):
+        inverse.METHODS[name](prior(), measurement(), **options)
+
+
+def test_a_point_likelihood_is_refused():
+    with pytest.raises(ValueError, match="infinitely narrow"):
+        inverse.dps(prior(), measurement(0.0), variance=0.0)
+
+
+def test_too_many_numbers_to_decompose_are_refused_before_it_begins():
+    class Large(LinearOperator):
+        event_shape = measured_shape = (5000,)
+
+        def apply(self, x):
+            return x
+
+        def matrix(self):
+            raise AssertionError("never to be made")
+
+    law = sd.FunctionDenoiser(lambda x, t: x, sd.VPLinear())
+    with pytest.raises(ValueError, match="with noise take diffpir"):
+        inverse.ddnm(law, Measurement(Large(), torch.zeros(5000), 0.1))
+    inverse.ddnm(law, Measurement(Large(), torch.zeros(5000), 0.0))
+
+
+@METHODS
+def test_pure_noise_is_a_beginning_for_methods_without_the_jacobian_alone(method):
+    """alpha = 0: (sigma^2/alpha) J is 0/0."""
+    x, schedule = normal(4, 3, seed=3), sd.FlowMatching()
+    for noise in (0.2, 0.0):
+        posterior = method(prior(schedule), measurement(noise))
+        if method.__name__ not in WITHOUT_JACOBIAN:
+            with pytest.raises(ValueError, match=r"alpha = 0.*t_start"):
+                posterior(x, 1.0)
+            continue
+        near = posterior(x, 1 - 1e-6)
+        torch.testing.assert_close(posterior(x, 1.0), near, rtol=1e-4, atol=1e-4)
+
+
+@METHODS
+def test_without_noise_nothing_is_left_to_learn(method):
+    """sigma = 0: x_t is the datum, whatever was measured."""
+    x = normal(4, 3, seed=3)
+    assert torch.equal(method(prior(), measurement())(x, 0.0), prior()(x, 0.0))
+
+
+@METHODS
+def test_gradients_in_inference_mode_and_second_gradients_are_refused(method):
+    x, posterior = normal(4, 3, seed=3), method(prior(), measurement())
+    own = method.__name__ not in WITHOUT_JACOBIAN
+    with torch.inference_mode():
+        if own:
+            with pytest.raises(RuntimeError, match="inference_mode"):
+                posterior(x, 0.5)
+        else:
+            torch.testing.assert_close(posterior(x, 0.5).clone(), posterior(x.clone(), 0.5))
+    leaf = x.clone().requires_grad_()
+    if method.__name__ in ("ddnm", "diffpir"):
+        (slope,) = torch.autograd.grad(posterior(leaf, 0.5).sum(), leaf)
+        step = 1e-6 * normal(4, 3, seed=9)
+        change = (posterior(x + step, 0.5) - posterior(x - step, 0.5)).sum() / 2
+        assert float((slope * step).sum()) == pytest.approx(float(change), rel=1e-5)
+    else:
+        with pytest.raises(RuntimeError, match="keeps no graph for another"):
+            posterior(leaf, 0.5)
+    with torch.no_grad():
+        torch.testing.assert_close(posterior(leaf, 0.5), posterior(x, 0.5))
+
+
+def test_an_operator_without_gradient_says_so():
+    operator = FunctionOperator(lambda x: x[:, :2].detach().round(decimals=3) ** 2, (3,))
+    problem = Measurement(operator, normal(2), 0.2)
+    with pytest.raises(ValueError, match="has no gradient for autograd"):
+        inverse.dps(prior(), problem)(normal(4, 3), 0.5)
+
+
+@METHODS
+def test_the_front_door_takes_a_method_as_a_denoiser(method):
+    posterior = method(prior(), measurement())
+    found = [
+        sd.sample(posterior, (4, 3), solver=solver, steps=6, seed=[1, 2, 3, 4], dtype=F64)
+        for solver in ("default", "heun", "ddpm")
+    ]
+    assert all(bool(torch.isfinite(x).all()) for x in found)
+    far = sd.sample(prior(), (4, 3), solver="heun", steps=6, seed=[1, 2, 3, 4], dtype=F64)
+    before = measurement().residual(far).norm()
+    assert measurement().residual(found[1]).norm() < before
