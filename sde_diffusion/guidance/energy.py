@@ -5,8 +5,8 @@ r"""Guidance by the gradient of an energy, log p(y | .), that the user gives.
 
 With w = 1 and the exact log p(y | x_t) the first is E[x_0 | x_t, y], by Tweedie's formula, and its
 samples have the law p(x_0 | y). With w > 1 they have no law that is written so simply: p_t(x)
-p_t(y | x)^w, over t, is not the noised law of anything. The second puts one point, d, in place of the law of
-x_0 given x_t, which is exact at sigma = 0 only.
+p_t(y | x)^w, over t, is not the noised law of anything. The second puts one point, d, in place of
+the law of x_0 given x_t, which is exact at sigma = 0 only.
 """
 
 from __future__ import annotations
