@@ -121,6 +121,15 @@ def test_the_law_that_guidance_samples_from(s, m, w):
     assert abs(by_sde / variance - 1) > 0.05
 
 
+def test_the_density_that_guidance_samples_from():
+    """Of the guided flow, where its law is known: the tilted one at the time where it ends."""
+    tilted = GaussianMixture([1.0], 3.0 * SHIFTED.mean[None], [1.0])
+    guided = classifier_free(SHIFTED.denoiser(VP), STANDARD.denoiser(VP), scale=3.0)
+    x, prior = states(), lambda x: tilted.log_prob(x, *VP(1.0))
+    found = sd.log_likelihood(guided, x, t_end=0.01, trace="exact", prior=prior)
+    torch.testing.assert_close(found.log_prob, tilted.log_prob(x, *VP(0.01)), rtol=1e-5, atol=1e-5)
+
+
 def test_a_network_of_this_library_is_its_own_unconditional(x):
     network = perturbed(small("mlp", "classes"))
     base, labels = sd.NetworkDenoiser(network, VP, "data"), CONTEXTS["classes"]

@@ -4,7 +4,13 @@ r"""Classifier-free guidance: away from the unconditional denoiser, beyond the c
 
 At w = 1 that is the conditional model, at w = 0 the unconditional one. At each t the score is that
 of p_t(x) p_t(y | x)^w, but these densities, over t, are not those of one noised law: for w other
-than 0 and 1 what a sampler draws is not the tilted law p(x_0) p(y | x_0)^w.
+than 0 and 1 what a sampler draws is not the tilted law p(x_0) p(y | x_0)^w. Between normal laws
+N(0, 1) and N(m, s^2) it is known: the ODE ends with deviation s^w, the reverse SDE with another,
+
+    s^(4w) int_0^inf (1 + u)^(2w - 2) (s^2 + u)^(-2w) du     (its square),
+
+and the tilted law has 1/sqrt(1 - w + w/s^2). For s = 1/2 and w = 3 these are 0.125, 0.258, 0.316.
+With s = 1 all agree: guidance is exact between normal laws of one covariance.
 
 The scale has as many conventions as packages:
 
