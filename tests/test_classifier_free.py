@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from enumeration import SCHEDULES, every_solver, smooth_grid
@@ -158,6 +159,7 @@ def test_what_is_refused():
         (lambda: classifier_free(foreign.given(labels), scale=2.0), ValueError, "null_embedding"),
         (lambda: classifier_free(exact, scale=2.0), TypeError, "of a ExactDenoiser it"),
         (lambda: classifier_free(exact, foreign, scale=math.inf), ValueError, "scale = inf"),
+        (lambda: classifier_free(exact, foreign, scale=np.float32("inf")), ValueError, "= inf"),
         (lambda: classifier_free(exact, foreign, scale="7"), TypeError, "scale = '7'"),
         (lambda: classifier_free(exact, foreign, scale=True), TypeError, "scale = True"),
         (lambda: classifier_free(exact, lambda x, t: x, scale=2.0), TypeError, "needs Denoisers"),

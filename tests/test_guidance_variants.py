@@ -255,6 +255,8 @@ def test_cfg_plus_plus_knows_the_times_of_its_grid_alone():
         sd.run(single, guided, states())
     with pytest.raises(ValueError, match="scale = inf"):
         cfg_plus_plus(c, u, scale=math.inf, times=GRID)
+    with pytest.raises(TypeError, match="one number"):
+        cfg_plus_plus(c, u, scale=lambda t: 0.5, times=GRID)
     with pytest.raises(ValueError, match="eta = 2"):
         cfg_plus_plus(c, u, scale=0.5, times=GRID, eta=2)
 

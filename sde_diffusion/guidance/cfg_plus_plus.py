@@ -27,6 +27,7 @@ from ..denoise import Denoiser
 from ..times import check_grid
 from .classifier_free import classifier_free
 from .guided import Guided
+from .scales import checked_scale
 
 
 def cfg_plus_plus(
@@ -58,8 +59,9 @@ def cfg_plus_plus(
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta = {eta} must lie in [0, 1]")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
-        raise ValueError(f"scale = {scale!r} must be a finite number, the same for all steps")
+    if callable(scale):
+        raise TypeError("the scale of CFG++ is one number: it varies with the steps by itself")
+    checked_scale(scale)
     schedule = conditional.schedule
     scales: dict[float, float] = {}
     for t, s in pairwise(float(t) for t in check_grid(schedule, times)):

@@ -83,7 +83,7 @@ def composed(
     """
     if isinstance(conditionals, Denoiser) or not len(conditionals):
         raise ValueError("give a list of one conditional denoiser or more")
-    if isinstance(scales, int | float) or callable(scales) or len(scales) != len(conditionals):
+    if not isinstance(scales, Sequence) or len(scales) != len(conditionals):
         given = len(scales) if isinstance(scales, Sequence) else repr(scales)
         raise ValueError(f"scales: {given} for {len(conditionals)} conditions: give one for each")
     if unconditional is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ def checked_scale(scale: GuidanceScale, name: str = "scale") -> GuidanceScale:
     """
     if callable(scale):
         return scale
-    if isinstance(scale, bool) or not isinstance(scale, int | float):
+    if isinstance(scale, bool) or not isinstance(scale, Real):
         raise TypeError(f"{name} = {scale!r} must be a number, or a function of the time t")
     if not math.isfinite(scale):
         raise ValueError(f"{name} = {scale} must be finite")
