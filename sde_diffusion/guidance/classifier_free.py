@@ -14,8 +14,8 @@ With s = 1 all agree: guidance is exact between normal laws of one covariance.
 
 The scale has as many conventions as packages:
 
-    here, diffusers (guidance_scale), k-diffusion and ComfyUI (cond_scale, cfg)     w
-    Ho & Salimans 2022 (w), azula (CFGDenoiser: guidance)                           w - 1
+    here, diffusers (guidance_scale), ComfyUI (cfg), around k-diffusion (cond_scale)   w
+    Ho & Salimans 2022 (w), azula (CFGDenoiser: guidance)                              w - 1
 """
 
 from __future__ import annotations
