@@ -147,6 +147,7 @@ def _by_batch(x):
         (lambda x: x.double(), TypeError, r"returned torch.float64 for data in torch.float32"),
         (lambda x: x.float(), TypeError, r"returned torch.float32 for data in torch.float64"),
         (lambda x: x.sum(), ValueError, r"returned shape \(\) for 3 samples"),
+        (lambda x: x.sum(1), ValueError, r"return y\[:, None\]"),
         (_one_for_two, ValueError, r"returned shape \(1, 4\) for 3 samples"),
         (_by_batch, ValueError, "its shape may not depend on the batch"),
         (lambda x: x - x.mean(0), ValueError, "mixes samples, or draws random numbers"),

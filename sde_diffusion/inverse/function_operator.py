@@ -93,6 +93,11 @@ def _tried(
                     f"the function returned shape {tuple(y.shape)} for {len(x)} samples; it must "
                     f"return one measurement a sample, ({len(x)}, ..)"
                 )
+            if y.ndim == 1:
+                raise ValueError(
+                    f"the function returned shape {tuple(y.shape)}; one number a sample is a "
+                    f"measurement of shape (1,): return y[:, None]"
+                )
             measured = tuple(y.shape[1:])
             alone = _watched(function, x[1:2], measured)
             # Products of matrices round differently for another batch; nothing else may change.
