@@ -40,6 +40,16 @@ class Repeated(Smoothing):
         return torch.stack([super().apply(x)] * 2, 1)
 
 
+class Iterated(Smoothing):
+    """Solved by conjugate gradients, as if it were large."""
+
+    decomposed = 0
+
+
+class IteratedRepeated(Repeated):
+    decomposed = 0
+
+
 LINEAR = {
     "a wide matrix": lambda: Matrix(_rows(3, 6)),
     "a tall matrix of images": lambda: Matrix(_rows(8, 6), (1, 2, 3)),
@@ -47,6 +57,8 @@ LINEAR = {
     "a mask": lambda: Mask(torch.tensor([[True, False, True], [False, False, True]])),
     "a user's own": Smoothing,
     "a user's own, singular": Repeated,
+    "a user's own, iterated": Iterated,
+    "a user's own, singular, iterated": IteratedRepeated,
     "a blur": lambda: Blur(gaussian_kernel(0.6, size=3), (2, 4, 5)),
     "a blur by motion": lambda: Blur(motion_kernel(3.0, 30), (6, 6)),
     "a blur with zeros": lambda: Blur([0.5, 0.5], (3, 6)),

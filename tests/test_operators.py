@@ -189,6 +189,7 @@ def test_a_mask_shows_the_kept_entries():
 def test_conjugate_gradients_say_when_they_fail():
     class Hilbert(LinearOperator):
         event_shape = measured_shape = (60,)
+        decomposed = 0
 
         def apply(self, x):
             i = torch.arange(60).to(x)

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 from _style import figure, save
-from sde_diffusion.particles import twisted
 
 import sde_diffusion as sd
 from sde_diffusion import inverse
 from sde_diffusion.digit_mixture import digit_mixture
+from sde_diffusion.particles import twisted
 
 SHAPE, SHOWN, STEPS, PARTICLES = (1, 8, 8), 5, 30, 32
 

@@ -9,6 +9,8 @@ radiological path for a three-dimensional CT array", 1985).
 from __future__ import annotations
 
 import math
+import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,19 +50,33 @@ class Projection(LinearOperator):
         there = torch.sparse_coo_tensor(
             torch.stack((rays, pixels)), lengths, size, check_invariants=True
         ).coalesce()
-        self._constants = Constants(there, there.t().coalesce())
+        with warnings.catch_warnings():  # that compressed rows are young in torch
+            warnings.simplefilter("ignore", UserWarning)
+            self._constants = Constants(there.to_sparse_csr(), there.t().to_sparse_csr())
 
     def apply(self, x: Tensor) -> Tensor:
-        there, _ = self._constants.like(x)
-        return self._multiply(there, x, self.measured_shape)
+        there, back = self._constants.like(x)
+        columns = x.reshape(-1, there.shape[1]).T
+        return _Product.apply(columns, there, back).T.reshape(len(x), *self.measured_shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        _, back = self._constants.like(y)
-        return self._multiply(back, y, self.event_shape)
+        there, back = self._constants.like(y)
+        columns = y.reshape(-1, there.shape[0]).T
+        return _Product.apply(columns, back, there).T.reshape(len(y), *self.event_shape)
 
-    def _multiply(self, matrix: Tensor, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        columns = x.reshape(-1, matrix.shape[1]).T
-        return torch.sparse.mm(matrix, columns).T.reshape(len(x), *shape)
+
+class _Product(torch.autograd.Function):
+    """matrix @ x of a sparse matrix whose transpose is at hand for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
+        ctx.pair = matrix, transposed
+        return matrix @ x.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        matrix, transposed = ctx.pair
+        return _Product.apply(gradient, transposed, matrix), None, None
 
 
 def _crossings(theta: float, s: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
