@@ -27,10 +27,12 @@ Pull = Callable[[Tensor], Tensor]
 
 
 def denoise_with_pull(denoiser: Denoiser, x: Tensor, t: Scalar) -> tuple[Tensor, Pull]:
-    """d = E[x_0 | x_t = x], without a graph, and v -> J^T v, which may be asked many times.
+    """d = E[x_0 | x_t = x] and v -> J^T v, which may be asked many times.
 
-    Works inside `torch.no_grad()`, where the engine runs plans. The pull is for the step in which
-    it is made: where the graph needs x, it refuses once the engine has gone on and overwritten x.
+    Works inside `torch.no_grad()`, where the engine runs plans; both answers are without a graph,
+    unless autograd is on and x or t ask for gradients: then it goes through both. The pull is for
+    the step in which it is made: where the graph needs x, it refuses once the engine has gone on
+    and overwritten x.
 
     Args:
         denoiser: differentiable in x; samples of a batch do not see each other.
@@ -43,6 +45,7 @@ def denoise_with_pull(denoiser: Denoiser, x: Tensor, t: Scalar) -> tuple[Tensor,
         ValueError: if the denoiser's answer does not come from x for autograd; of the pull: a v
             of another shape.
     """
+    keep = asks_for_gradients(x, t)
     leaf = _leaf(x, "the denoiser")
     with _tracked("the denoiser"):
         d = denoiser(leaf, t)
@@ -55,15 +58,19 @@ def denoise_with_pull(denoiser: Denoiser, x: Tensor, t: Scalar) -> tuple[Tensor,
                 f"v has shape {tuple(v.shape)} and the state {tuple(x.shape)}: J^T v needs a "
                 "vector of the state's shape"
             )
-        (product,) = torch.autograd.grad(d, leaf, v.to(d), retain_graph=True, allow_unused=True)
+        (product,) = torch.autograd.grad(
+            d, leaf, v.to(d), retain_graph=True, create_graph=keep, allow_unused=True
+        )
         if product is None:  # the graph leads to the network's parameters alone
             raise ValueError(_unseen("the denoiser's answer"))
         return product
 
-    return d.detach(), pull
+    return d if keep else d.detach(), pull
 
 
-def gradient_of_log(log_p: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def gradient_of_log(
+    log_p: Callable[[Tensor], Tensor], x: Tensor, keep: bool | None = None
+) -> Tensor:
     """grad log p at each sample of x, where log_p answers x with one number a sample, (batch,).
 
     Works inside `torch.no_grad()`.
@@ -71,12 +78,14 @@ def gradient_of_log(log_p: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     Args:
         log_p: differentiable in x; samples of a batch do not see each other.
         x: where, shape (batch, *event).
+        keep: whether the gradient has a graph itself; None: if autograd is on and x asks for it.
 
     Raises:
         RuntimeError: in inference mode, or with a network that was made in it.
         ValueError: if log_p answers with another shape, or autograd sees no way from it to x.
         TypeError: if log_p answers with no floating tensor.
     """
+    keep = asks_for_gradients(x) if keep is None else keep
     leaf = _leaf(x, "log_p")
     with _tracked("log_p"):
         value = log_p(leaf)
@@ -92,7 +101,9 @@ def gradient_of_log(log_p: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         )
     if not value.requires_grad:
         raise ValueError(_unseen("log_p's answer"))
-    (gradient,) = torch.autograd.grad(value, leaf, torch.ones_like(value), allow_unused=True)
+    (gradient,) = torch.autograd.grad(
+        value, leaf, torch.ones_like(value), create_graph=keep, allow_unused=True
+    )
     if gradient is None:
         raise ValueError(_unseen("log_p's answer"))
     return gradient
@@ -115,13 +126,21 @@ def score_to_mean(schedule: Schedule, t: Scalar) -> Scalar:
     return sigma_t * sigma_t / alpha_t
 
 
+def asks_for_gradients(x: Tensor, t: Scalar = 0.0) -> bool:
+    """Whether autograd is on, and x or t are to have gradients."""
+    asked = x.requires_grad or (isinstance(t, Tensor) and t.requires_grad)
+    return asked and torch.is_grad_enabled()
+
+
 def _leaf(x: Tensor, what: str) -> Tensor:
-    """x as autograd begins at it."""
+    """x as autograd begins at it; x itself, where its own gradients are asked for."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             f"this needs gradients through {what}, and torch.inference_mode() keeps none: "
             "leave it out (run and sample make no graph of their own), or use torch.no_grad()"
         )
+    if asks_for_gradients(x):
+        return x
     return (x.clone() if x.is_inference() else x).detach().requires_grad_()
 
 

@@ -99,11 +99,21 @@ def test_a_run_of_a_network_differentiates_under_no_grad_and_not_in_inference_mo
             sd.run(plan, made, states(3))
 
 
-def test_where_a_graph_is_kept_the_shift_is_a_constant():
-    x, exact = noised(VP, 0.4).requires_grad_(), BOTH.denoiser(VP)
-    (seen,) = torch.autograd.grad(classifier(exact, evidence(VP))(x, 0.4).sum(), x)
-    (plain,) = torch.autograd.grad(exact(x, 0.4).sum(), x)
-    torch.testing.assert_close(seen, plain)
+@pytest.mark.parametrize("kind", ["classifier", "universal"])
+def test_a_run_that_keeps_its_graph_differentiates_the_guidance_too(kind):
+    """With respect to the start and to the times, against difference quotients."""
+    log_p = lambda d: -(d - 0.3).square().sum(1)
+    made = {
+        "classifier": classifier(BOTH.denoiser(VP), evidence(VP), 1.5),
+        "universal": universal(BOTH.denoiser(VP), log_p, 1.5),
+    }[kind]
+
+    def run(x, times):
+        return sd.run(sd.solvers.ddim(VP, times), made, x, grad=True)
+
+    x, times = states(3), torch.tensor([0.9, 0.6, 0.3], dtype=DOUBLE)
+    for arguments in ((x.requires_grad_(), times), (x.detach(), times.requires_grad_())):
+        assert torch.autograd.gradcheck(run, arguments)
 
 
 def test_what_cannot_be():

@@ -138,3 +138,17 @@ def test_log_p_must_be_one_real_number_a_sample():
         gradient_of_log(lambda x: 1.0, x)
     with pytest.raises(TypeError, match="int64"):
         gradient_of_log(lambda x: x.argmax(1), x)
+
+
+def test_gradients_of_the_answers_where_they_are_asked_for():
+    x, v = normal(3, 3), normal(3, 3, seed=1)
+    denoiser = PROBLEMS["ring"].denoiser(VP)
+
+    def both(x):
+        d, pull = denoise_with_pull(denoiser, x, 0.5)
+        return d, pull(v)
+
+    assert torch.autograd.gradcheck(both, x.requires_grad_())
+    with torch.no_grad():
+        assert not any(answer.requires_grad for answer in both(x))
+    assert not any(answer.requires_grad for answer in both(x.detach()))

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from ..denoise import Denoiser, along
-from ..gradient import denoise_with_pull, gradient_of_log, score_to_mean
+from ..gradient import asks_for_gradients, denoise_with_pull, gradient_of_log, score_to_mean
 from ..scalar import Scalar
 from .guided import Cost, Guided, Rule
 from .scales import GuidanceScale, checked_scale, scale_at
@@ -63,7 +63,8 @@ class Classifier(Energy):
         factor = scale_at(self.scale, t) * score_to_mean(self.schedule, t)
 
         def combine(x: Tensor, d: Tensor) -> Tensor:
-            gradient = gradient_of_log(lambda x: self.log_p(x, t, *self.condition), x)
+            keep = asks_for_gradients(x, t)
+            gradient = gradient_of_log(lambda x: self.log_p(x, t, *self.condition), x, keep)
             return d + along(factor, x) * gradient
 
         return Rule((0,), combine)
