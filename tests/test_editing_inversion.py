@@ -74,6 +74,18 @@ def test_strong_guidance_on_the_way_there_is_not_undone():
     assert misses[0] < misses[1] < misses[2]
 
 
+def test_the_latents_of_o_belm_have_the_size_of_noise_on_the_default_grid_of_editing():
+    """Its second root swells where steps grow: by 10 and more on the default grid of sampling."""
+    sizes = []
+    for grid in (sd.times.karras, sd.times.default):
+        up = sd.invert("o_belm", VP, grid(VP, 30, t_end=VP.t_clean))
+        sizes.append(float(sd.run(up, MIXTURE.denoiser(VP), X).square().mean().sqrt()))
+    heun = sd.invert("heun", VP, sd.times.karras(VP, 200, t_end=VP.t_clean))
+    right = float(sd.run(heun, MIXTURE.denoiser(VP), X).square().mean().sqrt())
+    assert sizes[0] == pytest.approx(right, rel=0.1)
+    assert sizes[1] > 2 * right
+
+
 def test_the_start_and_the_default():
     """o_belm on 20 steps to t_clean; the picture is not changed, and float32 stays."""
     x = X.float()

@@ -210,6 +210,18 @@ def test_the_limits_of_small_steps_on_two_coordinates(r):
     assert abs(mean / (r * y) - 1) > 0.25  # and none of them is the law of x_0 given y
 
 
+@pytest.mark.parametrize("noise", ["fixed", "independent"])
+def test_guided_denoisers(noise):
+    """At scale 1 guidance is the conditional model; at another scale it is another."""
+    every, own = sd.problems.ring(), sd.problems.ring().given([1, 2])
+    y, give = pictures(4, own), {"solver": "ddpm", "noise": noise, "steps": 6, "seed": 0}
+    mask, parts = torch.tensor([0, 1]), (own.denoiser(VP), every.denoiser(VP))
+    guided = [sd.guidance.classifier_free(*parts, scale=w) for w in (1.0, 3.0)]
+    plain, same, other = (inpaint(d, y, mask, **give) for d in (parts[0], *guided))
+    torch.testing.assert_close(same, plain)
+    assert float((other - plain).abs().max()) > 1e-3
+
+
 def test_a_callback_sees_the_replaced_state_and_may_set_another():
     problem = correlated(0.5)
     y, denoiser = pictures(3, problem), problem.denoiser(VP)

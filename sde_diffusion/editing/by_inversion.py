@@ -44,7 +44,7 @@ def edit(
     *,
     solver: str = "o_belm",
     steps: int | None = None,
-    times: str | Callable[..., Tensor] | Sequence[float] | Tensor = "default",
+    times: str | Callable[..., Tensor] | Sequence[float] | Tensor = "karras",
     **options: Any,
 ) -> Tensor:
     """A picture carried from one law to another, through their common noise.
@@ -65,7 +65,10 @@ def edit(
         solver: name of a deterministic solver: "o_belm" (exactly reversible), "ddim", "heun", ..
         steps: number of steps, 20 by default; not together with given times.
         times: a name of `times.GRIDS`, a function (schedule, steps, t_end=..) -> times, or the
-            times, with sigma > 0 at the end. Names end at the schedule's t_clean.
+            times, with sigma > 0 at the end. Names end at the schedule's t_clean. For "o_belm" one
+            whose steps in sigma/alpha do not grow too fast towards noise: its second root swells
+            with them on the way up (and shrinks again on the way down). From "default" x_T
+            comes out ten times too large in 30 steps, from "karras" within a few percent.
         options: of the solver.
 
     Returns:
