@@ -7,6 +7,7 @@ import torch
 
 import sde_diffusion as sd
 from sde_diffusion.tuning.kept import keep, kept
+from sde_diffusion.tuning.reference import path_times
 from sde_diffusion.tuning.teacher import teach
 
 VP = sd.VPLinear()
@@ -52,6 +53,15 @@ def test_a_plan_can_teach():
     assert torch.equal(found.ends, whole.states[-1])
     assert torch.equal(found.states, whole.states[::10])
     assert torch.equal(teach(IDEAL, starts, teacher=plan).ends, found.ends)
+
+
+def test_the_path_of_a_teacher_stays_where_a_network_is_asked():
+    for end in (0.0, END, 0.1):
+        times = path_times(VP, 1.0, end)
+        assert (times[0], times[-1]) == (1.0, end)
+        assert times == sorted(times, reverse=True)
+        assert min(times[:-1]) >= END
+        assert teach(IDEAL, 2, shape=(2,), times=times).states.shape == (len(times), 2, 2)
 
 
 def test_points_on_the_path():

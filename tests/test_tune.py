@@ -15,7 +15,6 @@ from sde_diffusion.tuning.family import Family
 from sde_diffusion.tuning.fit import Fit
 from sde_diffusion.tuning.loss import Loss, endpoint
 from sde_diffusion.tuning.measure import measure
-from sde_diffusion.tuning.reference import path_times
 from sde_diffusion.tuning.tune import split
 
 pytestmark = pytest.mark.filterwarnings("ignore:the default of sample")
@@ -386,15 +385,6 @@ def test_another_network_in_the_folder_is_noticed(tmp_path):
     other = sd.FunctionDenoiser(lambda x, t: 0.9 * IDEAL(x, t), VP)
     with pytest.raises(ValueError, match="another network, also under the label 'mine'"):
         tune("ddim", other, None, pairs, **settings, label="mine")
-
-
-def test_the_path_of_a_teacher_stays_where_a_network_is_asked():
-    for end in (0.0, END, 0.1):
-        times = path_times(VP, 1.0, end)
-        assert (times[0], times[-1]) == (1.0, end)
-        assert times == sorted(times, reverse=True)
-        assert min(times[:-1]) >= END
-        assert teach(IDEAL, 2, shape=(2,), times=times).states.shape == (len(times), 2, 2)
 
 
 def test_inference_mode_around_it_changes_nothing():
