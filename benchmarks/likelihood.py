@@ -98,6 +98,7 @@ def equal_error(
     exact_points: int,
     seeds: int,
     references: Mapping[str, GaussianReference | float] = PLAIN,
+    exactly: Mapping[str, Mapping[str, Any]] = EXACT,
 ) -> list[Row]:
     """Ours at several settings, and the peers, on the same points.
 
@@ -123,7 +124,7 @@ def equal_error(
     for note, reference in references.items():
         ours = partial(log_likelihood, denoiser, t_end=t, reference=reference)
         once = partial(ours, tolerance_error=False)
-        for name, options in EXACT.items() if exact_points else ():
+        for name, options in exactly.items() if exact_points else ():
             solve = partial(once, few, trace="exact", **options)
             add(name.replace(",", note + ",", 1), True, few, [solve])
         for m in probes:
