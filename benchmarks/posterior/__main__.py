@@ -1,0 +1,108 @@
+"""Distances to the exact posterior: our methods for inverse problems and azula's, in one run.
+
+python -m benchmarks.posterior [--quick] [--task WORD ...] [--method NAME ...] [--draw]
+                               [--output DIR] [--kept DIR]
+
+Tasks of dimension 2, 64 and 256, each with several measurements y of which p(x_0 | y) is a mixture
+in closed form: sliced Wasserstein distance to exact samples, KL of the moments, share inside the
+90 % credible set, network calls, gradients through the network, and seconds of one thread, at 10,
+20, 50 and 100 calls; then errors of the particle methods against their number, log Z among them.
+azula's methods are measured where azula is installed. Writes posterior.json, pictures.json,
+posterior.md and, with matplotlib, the pictures; --draw makes only these, from the files. A run
+that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sde_diffusion.files import write_atomic
+from sde_diffusion.store import Store
+
+from ..about import version, where_and_when
+from . import azula, ours, particles, pictures
+from .measure import Bench, measure
+from .problems import Task, tasks
+from .tables import report, verdict
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.posterior",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="few samples and calls, seconds")
+    parser.add_argument("--task", nargs="+", default=[], help="only tasks with one of these words")
+    parser.add_argument("--method", nargs="+", default=[], help="only these methods")
+    parser.add_argument("--draw", action="store_true", help="only the report and the pictures")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/output/posterior"))
+    parser.add_argument("--kept", type=Path, default=Path("benchmarks/output/posterior"))
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    asked.output.mkdir(parents=True, exist_ok=True)
+    if not asked.draw:
+        _measure(asked)
+    content = json.loads((asked.output / "posterior.json").read_text())
+    write_atomic(asked.output / "posterior.md", report(content).encode())
+    print("\n".join(verdict(content)))
+    if importlib.util.find_spec("matplotlib"):
+        from .figure import draw
+
+        shown = json.loads((asked.output / "pictures.json").read_text())
+        draw(content, shown, asked.output)
+    else:
+        print("no pictures without matplotlib: add --draw to this command where it is installed")
+    return 0
+
+
+def _measure(asked: argparse.Namespace) -> None:
+    about = where_and_when("benchmarks.posterior")
+    settings = [*ours.settings(), *azula.settings()]
+    if azula.settings():
+        about["versions"] += f", azula {version('azula')}"
+    else:
+        print("azula is not installed: ours alone", file=sys.stderr)
+    if asked.method:
+        settings = [s for s in settings if s.method in asked.method or s.library == "exact"]
+    store = Store(asked.kept / "cells.json")
+    content: dict[str, Any] = {"about": about, "tasks": {}}
+    shown: dict[str, Any] = {}
+    try:
+        for task in tasks(asked.quick):
+            if asked.task and not any(word in task.name for word in asked.task):
+                continue
+            cells = measure(task, settings, store, asked.quick)
+            content["tasks"][task.name] = {**_described(task), "cells": cells}
+            shown[task.name] = pictures.of(task, settings, cells)
+        if not asked.method and not asked.task:
+            content["particles"] = particles.convergence(store, asked.quick)
+    finally:
+        store.save()
+    for name, part in (("posterior", content), ("pictures", shown)):
+        text = json.dumps(part, indent=1 if part is content else None)
+        write_atomic(asked.output / f"{name}.json", text.encode())
+
+
+def _described(task: Task) -> dict[str, Any]:
+    return {
+        "dimension": task.dimension,
+        "measured": len(task.matrix),
+        "noise": task.noise,
+        "schedule": type(task.schedule).__name__,
+        "count": task.count,
+        "samples": task.samples,
+        "floor": Bench(task).floor(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

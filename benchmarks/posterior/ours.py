@@ -1,0 +1,191 @@
+"""Our methods for inverse problems, each under a few options and plans; and what is known exactly.
+
+The default of a method is that of its options and what the documentation runs it by: DDIM with
+eta = 1 on the default grid. The sweep is of the size of azula's or smaller: the options of the
+method times four plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sde_diffusion import Denoiser, editing, inverse, particles, run, sample
+from sde_diffusion.solvers import SOLVERS
+
+from .asks import Ask, Setting
+from .problems import Task
+
+LIBRARY = "ours"
+Method = Callable[..., Denoiser]
+
+PLANS: list[tuple[str, float | None, str]] = [
+    ("DDIM eta=1", 1.0, "default"),
+    ("DDIM eta=1", 1.0, "time"),
+    ("DDIM eta=0", 0.0, "time"),
+    ("plan of sample", None, "default"),
+]
+"""Name, eta of DDIM (None: the default of `sample`), and grid; the first is the default."""
+
+METHODS: dict[str, tuple[Method, list[dict[str, float]]]] = {
+    "DPS": (inverse.dps, [{}, {"variance": 0.25}]),
+    "PiGDM": (inverse.pigdm, [{}, {"variance": 0.25}, {"variance": 16.0}]),
+    "DiffPIR": (inverse.diffpir, [{}, {"strength": 0.3}, {"strength": 10.0}]),
+    "TMPD": (inverse.tmpd, [{}]),
+    "MMPS": (inverse.mmps, [{}, {"iterations": 1}]),
+    "DDNM": (inverse.ddnm, [{}]),
+    "MPGD": (inverse.mpgd, [{}, {"variance": 0.25}]),
+}
+"""The first options of each are its default."""
+
+
+def settings() -> list[Setting]:
+    """All of them, the exact ones first."""
+    return [*_exact(), *_conditional_means(), *_others()]
+
+
+def measurement(task: Task, y: Tensor) -> inverse.Measurement:
+    """One y for all samples or one a sample, of y's dtype."""
+    operator: inverse.Operator
+    if task.kept is None:
+        operator = inverse.Matrix(task.matrix.to(y))
+    else:
+        operator = inverse.Mask(task.kept)
+    return inverse.Measurement(operator, y, task.noise)
+
+
+def _conditional_means() -> Iterator[Setting]:
+    for method, (make, choices) in METHODS.items():
+        for options, (plan, eta, grid) in product(choices, PLANS):
+            name = ", ".join([*(f"{k}={v:g}" for k, v in options.items()), plan])
+            solve = partial(by_plan, make=partial(make, **options), eta=eta)
+            usual = not options and (plan, eta, grid) == PLANS[0]
+            yield Setting(LIBRARY, method, name, solve, usual, grid)
+    for zeta, grid in ((1.0, "time"), (3.0, "time")):
+        name, solve = f"zeta={zeta:g}, DDIM eta=1", partial(dps_of_paper, zeta=zeta, eta=1.0)
+        yield Setting(LIBRARY, "DPS", name, solve, grid=grid)
+
+
+def by_plan(ask: Ask, make: Method, eta: float | None) -> Tensor:
+    """A method that is a denoiser, run by a plan."""
+    return _solve(ask, make(ask.denoiser, measurement(ask.task, ask.y)), eta, ask.start)
+
+
+def dps_of_paper(ask: Ask, zeta: float, eta: float) -> Tensor:
+    """The push of the paper's algorithm, which is given in units of its steps."""
+    given = measurement(ask.task, ask.y)
+    return _solve(ask, inverse.dps(ask.denoiser, given, zeta=zeta, times=ask.times), eta, ask.start)
+
+
+def _solve(ask: Ask, denoiser: Denoiser, eta: float | None, start: Tensor) -> Tensor:
+    if eta is None:
+        steps = len(ask.times) - 1
+        return sample(denoiser, start.shape, steps=steps, start=start, seed=ask.seed)
+    plan = SOLVERS["ddim"](denoiser.schedule, ask.times, eta=eta)
+    return run(plan, denoiser, start, noise=ask.seed)
+
+
+def _others() -> Iterator[Setting]:
+    for ode_steps, variance, grid in product((1, 4), (1.0, 0.25), ("default", "time")):
+        name = f"ode_steps={ode_steps}, variance={variance:g}"
+        usual = ode_steps == 1 and variance == 1.0 and grid == "default"
+        solve = partial(daps, ode_steps=ode_steps, variance=variance)
+        yield Setting(LIBRARY, "DAPS", name, solve, usual, grid, share=ode_steps)
+    for twist, grid in product(particles.TWISTS, ("default", "time")):
+        usual = twist == "isotropic" and grid == "default"
+        yield Setting(LIBRARY, "TDS", twist, partial(twisted, twist=twist), usual, grid)
+    for potential, grid in product(particles.POTENTIALS, ("default", "time")):
+        usual = potential == "difference" and grid == "default"
+        solve = partial(steered, potential=potential)
+        yield Setting(LIBRARY, "steering", potential, solve, usual, grid)
+    for count, base, grid in product((0, 2, 9), ("ddpm", "ddim"), ("default", "time")):
+        usual = count == 2 and base == "ddpm" and grid == "default"
+        name, solve = f"jump_count={count}, base {base}", partial(repaint, count=count, base=base)
+        costs = {"share": count + 1, "spared": count}
+        yield Setting(LIBRARY, "RePaint", name, solve, usual, grid, masks=True, **costs)
+    for plan, eta, grid in PLANS:
+        usual, solve = (plan, eta, grid) == PLANS[0], partial(replaced, eta=eta)
+        yield Setting(LIBRARY, "replacement", plan, solve, usual, grid, masks=True)
+
+
+def daps(ask: Ask, **options: Any) -> Tensor:
+    """Decoupled annealing."""
+    given = measurement(ask.task, ask.y)
+    return inverse.daps(ask.denoiser, ask.start, ask.times, given, noise=ask.seed, **options).x
+
+
+def twisted(ask: Ask, twist: str) -> Tensor:
+    """Twisted particles, as many as samples, a population a measurement."""
+    task, start = ask.task, ask.start.unflatten(0, (ask.task.count, -1))
+    plan = SOLVERS["ddim"](task.schedule, ask.times, eta=1.0)
+    given = measurement(task, task.y.to(ask.start))
+    found = particles.twisted(
+        plan, ask.denoiser, given, start.shape, twist=twist, seed=ask.seed, start=start
+    )
+    return found.draw(task.samples, seed=ask.seed).flatten(0, 1)
+
+
+def steered(ask: Ask, potential: str) -> Tensor:
+    """Particles steered by the log-likelihood."""
+    task, plan = ask.task, SOLVERS["ddim"](ask.task.schedule, ask.times, eta=1.0)
+
+    def solve(k: int, start: Tensor) -> Tensor:
+        reward = measurement(task, task.y[k].to(start)).log_likelihood
+        options: dict[str, Any] = {"potential": potential, "seed": ask.seed + k}
+        found = particles.steer(
+            plan, ask.denoiser, reward, (1, *start.shape), start=start[None], **options
+        )
+        return found.draw(task.samples, seed=ask.seed)[0]
+
+    return ask.each(solve)
+
+
+def repaint(ask: Ask, count: int, base: str) -> Tensor:
+    """RePaint, which takes y for exact."""
+    steps = {"times": ask.times, "jump_count": count, "base": base}
+    return _inpaint(ask, noise="independent", solver="repaint", **steps)
+
+
+def replaced(ask: Ask, eta: float | None) -> Tensor:
+    """Replacement of the known part, with one noise for the whole path."""
+    if eta is None:
+        return _inpaint(ask, steps=len(ask.times) - 1)
+    return _inpaint(ask, solver="ddim", eta=eta, times=ask.times)
+
+
+def _inpaint(ask: Ask, **options: Any) -> Tensor:
+    assert ask.task.kept is not None
+    picture = ask.y @ ask.matrix
+    return editing.inpaint(ask.denoiser, picture, ask.task.kept, seed=ask.seed, **options)
+
+
+# What is known exactly ---------------------------------------------------------------------------
+
+
+def _exact() -> Iterator[Setting]:
+    for plan, eta, grid in PLANS:
+        solve = partial(posterior_denoiser, eta=eta)
+        yield Setting("exact", "posterior's denoiser", plan, solve, eta is None, grid)
+    yield Setting("exact", "prior", "", prior)
+
+
+def posterior_denoiser(ask: Ask, eta: float | None) -> Tensor:
+    """E[x_0 | x_t, y] itself: what is left is the error of the solver."""
+
+    def solve(k: int, start: Tensor) -> Tensor:
+        exact = type(ask.denoiser)(ask.task.posteriors[k].denoiser(ask.task.schedule))
+        x = _solve(ask, exact, eta, start)
+        ask.denoiser.calls += exact.calls
+        return x
+
+    return ask.each(solve)
+
+
+def prior(ask: Ask) -> Tensor:
+    """Samples of the prior, blind to y."""
+    return ask.task.prior.sample(len(ask.start), torch.Generator().manual_seed(31 + ask.seed))

@@ -1,0 +1,187 @@
+"""The judge of inverse problems: its distances against closed forms, its counting, its verdict."""
+
+import json
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from benchmarks.posterior import __main__ as command
+from benchmarks.posterior import ours, particles
+from benchmarks.posterior.asks import Counted, Setting, ask
+from benchmarks.posterior.distances import Posterior
+from benchmarks.posterior.measure import Bench, promising
+from benchmarks.posterior.problems import OPERATORS, Task, fields
+from benchmarks.posterior.tables import pairs, report, verdict
+from sde_diffusion import VPLinear, inverse, problems
+
+ROW = torch.tensor([[0.6, 0.8]], dtype=torch.float64)
+RING = Task("ring", problems.ring(), ROW, 0.1, 2, 400, VPLinear())
+GAUSS = problems.GaussianMixture(
+    [1.0], [[0.5, -0.5]], torch.tensor([[[1.0, 0.7], [0.7, 1.0]]], dtype=torch.float64)
+)
+GAUSSIAN = Task("gaussian", GAUSS, ROW, 0.1, 2, 400, VPLinear())
+
+
+def _setting(method: str, **options: float) -> Setting:
+    make = partial(getattr(inverse, method), **options)
+    return Setting("ours", method, "", partial(ours.by_plan, make=make, eta=1.0))
+
+
+def test_kl_of_the_moments_is_zero_for_the_moments_and_the_formula_for_others() -> None:
+    posterior = Posterior.of(RING.posteriors[0], draws=10)
+    z = RING.exact(0)[0] @ posterior.axes
+    z = (z - z.mean(0)) / z.std(0)
+    with_moments = posterior.mean + (z * posterior.variances.sqrt()) @ posterior.axes.T
+    assert posterior.kl(with_moments) == pytest.approx(0.0, abs=1e-12)
+    wider = posterior.mean + 2.0 * (with_moments - posterior.mean)
+    assert posterior.kl(wider) == pytest.approx((4 - 1 - math.log(4)) / 2, rel=1e-9)
+    moved = with_moments + 3 * posterior.variances[0].sqrt() * posterior.axes[:, 0]
+    assert posterior.kl(moved) == pytest.approx(9 / 4, rel=1e-9)  # 3^2/2, over two dimensions
+
+
+def test_coverage_of_exact_samples_is_nine_tenths() -> None:
+    """4,000 samples against a threshold of 4,000: standard error 0.0067; alarm beyond 4 of them."""
+    for law in (
+        *RING.posteriors,
+        fields(2, 4).posterior(OPERATORS["mask"](4)[0], torch.ones(4), 0.1),
+    ):
+        posterior = Posterior.of(law)
+        x = law.sample(4000, torch.Generator().manual_seed(1))
+        assert abs(posterior.inside(x) - 0.9) < 0.027
+        assert posterior.inside(posterior.mean + 0 * x + 20.0) == 0.0
+    gaussian = Posterior.of(GAUSSIAN.posteriors[0])
+    assert gaussian.inside(gaussian.mean.expand(5, 2)) == 1.0
+
+
+def test_exact_samples_are_at_the_floor_and_the_prior_is_not() -> None:
+    bench = Bench(RING)
+    floor = bench.floor(4)
+    for setting in ours.settings():
+        if setting.library == "exact":
+            cell = bench.cell(setting, 40)
+            near = cell["sliced"] < floor["sliced"][0] + 4 * floor["sliced"][1]
+            assert near == (setting.method != "prior"), setting.name
+    assert floor["inside"][0] == pytest.approx(0.9, abs=0.03)
+    assert floor["kl"][0] < 0.02
+
+
+def test_moment_matching_on_gaussian_data_is_the_exact_posterior() -> None:
+    """All measured numbers in one iteration of conjugate gradients: what is left is rounding."""
+    found = [
+        Bench(GAUSSIAN).samples(setting, 10)[0]
+        for setting in (
+            _setting("mmps", iterations=1),
+            Setting("exact", "", "", partial(ours.posterior_denoiser, eta=0.0)),
+        )
+    ]
+    plain = Setting(
+        "ours", "mmps", "", partial(ours.by_plan, make=partial(inverse.mmps, iterations=1), eta=0.0)
+    )
+    assert (Bench(GAUSSIAN).samples(plain, 10)[0] - found[1]).abs().max() < 1e-4
+    assert (found[0] - found[1]).abs().max() > 0.1  # noise of its own
+
+
+def test_calls_and_gradients_are_counted() -> None:
+    for setting, gradients in (
+        (_setting("pigdm"), 1),
+        (_setting("mmps", iterations=3), 4),
+        (_setting("ddnm"), 0),
+    ):
+        _, counted, _ = Bench(RING).samples(setting, 10)
+        assert (counted.calls, counted.gradients) == (10, 10 * gradients), setting.method
+
+
+def test_no_setting_asks_more_often_than_allowed() -> None:
+    matrix, kept = OPERATORS["mask"](4)
+    task = Task("small", fields(2, 4), matrix, 0.1, 2, 4, VPLinear(), kept, 4)
+    for setting in ours.settings():
+        if setting.fits(task, 8):
+            counted = Counted(task.prior.denoiser(task.schedule))
+            setting.solve(ask(task, counted, setting, 8, 0))
+            least = 0 if setting.method == "prior" else 7
+            assert least <= counted.calls <= 8, setting.name
+
+
+def test_evidence_and_measurements_belong_to_one_another() -> None:
+    """log p(y) against the mean likelihood of 200,000 draws of the prior, to 4 standard errors."""
+    x = RING.prior.sample(200_000, torch.Generator().manual_seed(2))
+    for y, evidence in zip(RING.y, RING.evidence, strict=True):
+        residual = (y - x @ RING.matrix.T)[:, 0] / RING.noise
+        likelihood = (-residual.square() / 2).exp() / (RING.noise * math.sqrt(2 * math.pi))
+        error = float(likelihood.std()) / math.sqrt(len(x))
+        assert abs(float(likelihood.mean()) - math.exp(evidence)) < 4 * error
+
+
+def test_smooth_fields_have_one_variance_and_operators_their_means() -> None:
+    law = fields(3, 8)
+    assert float(law.data_covariance().trace()) == pytest.approx(64, rel=0.6)
+    constant = torch.full((64,), 0.3, dtype=torch.float64)
+    for make in OPERATORS.values():
+        assert torch.allclose(make(8)[0] @ constant, constant[: len(make(8)[0])])
+
+
+def _row(
+    library: str, name: str, nfe: int, sliced: float | None, default: bool = False
+) -> dict[str, object]:
+    known = {"library": library, "method": "DPS", "name": f"{library} {name}", "nfe": nfe}
+    costs = {"calls": nfe, "gradients": nfe, "seconds": 0.1}
+    figures = {"sliced": sliced, "kl": 0.1, "inside": 0.9}
+    return {**known, **costs, **figures, "default": default}
+
+
+def test_the_verdict_takes_the_best_of_each_and_says_where_ours_is_farther() -> None:
+    cells = [
+        *(_row("ours", "a", 20, 0.30, True), _row("ours", "b", 20, 0.20)),
+        *(_row("azula", "a", 20, 0.25, True), _row("azula", "b", 20, None)),
+        *(_row("ours", "a", 50, 0.30, True), _row("azula", "a", 50, 0.10, True)),
+    ]
+    floor = {"sliced": [0.05, 0.001], "kl": [0.01, 0.0], "inside": [0.9, 0.0]}
+    task = {"count": 1, "samples": 8, "dimension": 2, "floor": floor, "cells": cells}
+    content = {"about": {}, "tasks": {"t": task}}
+    near, far = pairs(content)
+    assert near["as close"]
+    assert near["ours"]["name"] == "ours b"
+    assert near["our default"]["sliced"] == 0.30
+    assert not far["as close"]
+    lines = verdict(content)
+    assert "1 of 2" in lines[0]
+    assert "NFE 50: 0.3 against 0.1" in lines[1]
+    assert "| DPS | azula | 0.25 |" in report(content)
+
+
+def test_settings_that_were_near_go_on_and_those_that_failed_do_not() -> None:
+    settings = [Setting("ours", "DPS", str(i), lambda asked: asked.start, i == 0) for i in range(4)]
+    rows = [
+        {"name": s.name, "nfe": 20, "sliced": v}
+        for s, v in zip(settings, (0.5, 0.1, None, 0.2), strict=True)
+    ]
+    chosen = [s.options for s in promising(settings, rows, 2)]
+    assert chosen == ["1", "3", "0"]
+    assert [s.options for s in promising(settings, rows, 1)] == ["1"]
+
+
+def test_slopes_are_those_of_a_power() -> None:
+    rows = [{"particles": k, "mean": 3 * k**-0.5} for k in (4, 16, 64)]
+    assert particles.slope(rows, "mean") == pytest.approx(-0.5)
+
+
+def test_the_command_writes_its_files_and_goes_on_from_them(tmp_path, capsys) -> None:
+    arguments = [
+        "--quick",
+        "--task",
+        "gaussian",
+        "--output",
+        str(tmp_path),
+        "--kept",
+        str(tmp_path),
+    ]
+    assert command.main(arguments) == 0
+    content = json.loads((tmp_path / "posterior.json").read_text())
+    (task,) = content["tasks"].values()
+    assert {row["library"] for row in task["cells"]} >= {"exact", "ours"}
+    kept = (tmp_path / "cells.json").read_text()
+    assert command.main(arguments) == 0
+    assert (tmp_path / "cells.json").read_text() == kept
+    assert "gaussian" in (tmp_path / "posterior.md").read_text()
