@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from ..figures import COLOURS, STYLE, plt, save
 from .measure import distance
 from .tables import Content, best, calls, methods
 
-LIBRARIES = {"exact": "-", "ours": "-", "azula": "--"}
 GREY = "#555555"
 
 
@@ -43,37 +40,32 @@ def _grid(picture: Content) -> tuple[list[str], dict[tuple[str, str], Content]]:
 def _points(picture: Content) -> Figure:
     """Samples of one measurement in the plane; the line of data that fit it is dotted."""
     names, rows = _grid(picture)
-    columns = len(names) + 1
-    size = (1.45 * columns, 3.4)
-    figure, axes = plt.subplots(2, columns, figsize=size, sharex=True, sharey=True)
     exact = np.array(rows["exact", "posterior"]["samples"])
-    first = [("exact", "posterior"), ("exact", "prior")]
-    for i, key in enumerate(first):
-        _scatter(axes[i][0], picture, exact, rows.get(key), "#000000")
-        axes[i][0].set_title("exact posterior" if i == 0 else "prior", fontsize=8)
-    for j, name in enumerate(names, 1):
-        for i, (library, colour) in enumerate((("ours", COLOURS[0]), ("azula", COLOURS[1]))):
-            row = rows.get((library, name))
-            _scatter(axes[i][j], picture, exact, row, colour)
+    size = (1.45 * (len(names) + 1), 3.4)
+    figure, axes = plt.subplots(2, len(names) + 1, figsize=size, sharex=True, sharey=True)
+    lines = (
+        ("exact", ["posterior", *names], COLOURS[0], "ours"),
+        ("exact", ["prior", *names], COLOURS[1], "azula"),
+    )
+    for line, (first, columns, colour, library) in zip(axes, lines, strict=True):
+        for j, (axis, name) in enumerate(zip(line, columns, strict=True)):
+            row = rows.get((library if j else first, name))
+            axis.set_visible(row is not None)
             if row is not None:
-                axes[i][j].set_title(f"{name}, {library}", fontsize=8)
-            else:
-                axes[i][j].set_visible(False)
+                _scatter(axis, picture, exact, row, colour if j else "#000000")
+                axis.set_title(f"{name}, {library if j else first}" if j else name, fontsize=8)
     figure.subplots_adjust(wspace=0.06, hspace=0.2, left=0.01, right=0.99, bottom=0.01, top=0.93)
     return figure
 
 
-def _scatter(
-    axis: Axes, picture: Content, exact: np.ndarray, row: Content | None, colour: str
-) -> None:
+def _scatter(axis: Axes, picture: Content, exact: np.ndarray, row: Content, colour: str) -> None:
     a, y = np.array(picture["row"]), picture["y"][0]
     along = np.array([-a[1], a[0]]) / np.linalg.norm(a)
     ends = y * a / (a @ a) + 4 * np.array([[-1.0], [1.0]]) * along
     axis.plot(ends[:, 0], ends[:, 1], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     axis.scatter(exact[:, 0], exact[:, 1], s=10, color="#BBBBBB", linewidths=0, zorder=2)
-    if row is not None:
-        x = np.array(row["samples"])
-        axis.scatter(x[:, 0], x[:, 1], s=3, color=colour, linewidths=0, alpha=0.8, zorder=3)
+    x = np.array(row["samples"])
+    axis.scatter(x[:, 0], x[:, 1], s=3, color=colour, linewidths=0, alpha=0.8, zorder=3)
     axis.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), xticks=[], yticks=[], aspect="equal")
     axis.grid(visible=False)
     for spine in axis.spines.values():
@@ -81,35 +73,45 @@ def _scatter(
 
 
 def _images(picture: Content) -> Figure:
-    """Mean, deviation and samples of one measurement: a column a method."""
+    """Mean, deviation and samples of one measurement; above ours, below azula's."""
     names, rows = _grid(picture)
-    columns: list[tuple[str, Content | None]] = [("exact", rows["exact", "posterior"])]
-    for name in names:
-        for library in ("ours", "azula"):
-            if (library, name) in rows:
-                columns.append((f"{name}\n{library}", rows[library, name]))
-    height = 2 + len(columns[0][1]["samples"])  # type: ignore[index]
-    width = len(columns) + 1
-    figure, axes = plt.subplots(height, width, figsize=(0.78 * width, 0.8 * height + 0.35))
-    side, scale = picture["side"], _scale(picture)
-    seen = np.array(picture["seen"])
-    if picture["kept"]:
-        seen = np.where(np.array(picture["kept"]) > 0, seen, np.nan)
-    for i, (title, values) in enumerate((("truth", np.array(picture["truth"])), ("seen", seen))):
-        _image(axes[i][0], values, side, scale, title)
-    for axis in axes[2:, 0]:
+    names = [name for name in names if ("ours", name) in rows or ("azula", name) in rows]
+    few = min(2, len(rows["exact", "posterior"]["samples"]))
+    block, width = 2 + few, len(names) + 2
+    ratios = {"width_ratios": [1, 0.35, *[1] * (width - 1)], "height_ratios": [1] * block}
+    ratios["height_ratios"] = [*ratios["height_ratios"], 0.45, *ratios["height_ratios"]]
+    size = (0.92 * width, 0.92 * (2 * block + 0.45))
+    figure, axes = plt.subplots(2 * block + 1, width + 1, figsize=size, gridspec_kw=ratios)
+    for axis in axes.flat:
         axis.set_axis_off()
-    spread = max(np.max(r["deviation"]) for _, r in columns[:1] if r is not None)
-    for j, (title, row) in enumerate(columns, 1):
-        assert row is not None
-        _image(axes[0][j], np.array(row["mean"]), side, scale, title)
-        _image(axes[1][j], np.array(row["deviation"]), side, (0, 1.2 * spread), "", "magma")
-        for i, sample in enumerate(row["samples"], 2):
-            _image(axes[i][j], np.array(sample), side, scale, "")
-    for i, name in enumerate(("mean", "deviation", *["sample"] * (height - 2))):
-        axes[i][1].set_ylabel(name, fontsize=7)
-    figure.subplots_adjust(wspace=0.08, hspace=0.08, left=0.01, right=0.99, bottom=0.01, top=0.9)
+    side, scale = picture["side"], _scale(picture)
+    for i, (title, values) in enumerate((("truth", picture["truth"]), ("seen", _seen(picture)))):
+        _image(axes[2 * i][0], np.array(values, dtype=float), side, scale, title)
+    exact = rows["exact", "posterior"]
+    spread = 1.2 * max(exact["deviation"])
+    for top, library in ((0, "ours"), (block + 1, "azula")):
+        own = [(f"{n}\n{library}", rows.get((library, n))) for n in names]
+        columns = enumerate([("exact\nposterior", exact), *own], 2)
+        for j, (title, row) in ((j, pair) for j, pair in columns if pair[1] is not None):
+            column = [axis[j] for axis in axes[top : top + block]]
+            _image(column[0], np.array(row["mean"]), side, scale, title)
+            _image(column[1], np.array(row["deviation"]), side, (0, spread), "", "magma")
+            for axis, sample in zip(column[2:], row["samples"], strict=False):
+                _image(axis, np.array(sample), side, scale, "")
+        labels = ("mean", "deviation", *["sample"] * few)
+        for axis, name in zip(axes[top : top + block, 1], labels, strict=True):
+            axis.text(0.9, 0.5, name, rotation=90, fontsize=8, ha="right", va="center")
+    figure.subplots_adjust(wspace=0.06, hspace=0.06, left=0.01, right=0.99, bottom=0.01, top=0.93)
     return figure
+
+
+def _seen(picture: Content) -> list[float]:
+    """What was measured, as an image: itself, its known pixels, or the least one that fits it."""
+    if picture["kept"]:
+        known = zip(picture["seen"], picture["kept"], strict=True)
+        return [value if kept else math.nan for value, kept in known]
+    whole: list[float] = picture["y"] if len(picture["y"]) == len(picture["seen"]) else []
+    return whole or picture["seen"]
 
 
 def _scale(picture: Content) -> tuple[float, float]:
@@ -126,6 +128,7 @@ def _image(
     title: str,
     colours: str = "gray",
 ) -> None:
+    axis.set_axis_on()
     picture = values.reshape(side, side)
     palette = plt.get_cmap(colours).with_extremes(bad="#B7CCE0")
     axis.imshow(picture, cmap=palette, vmin=scale[0], vmax=scale[1], interpolation="nearest")
@@ -138,56 +141,65 @@ def _image(
 
 
 def _curves(tasks: dict[str, Content]) -> Figure:
-    """Sliced distance over that of exact samples, against NFE: a panel a task."""
-    size = (4.4 * len(tasks), 4.4)
-    figure, axes = plt.subplots(1, len(tasks), figsize=size, squeeze=False, sharey=True)
-    names = dict.fromkeys(
-        m for t in tasks.values() for who in ("ours", "azula") for m in methods(t, who)
+    """Sliced distance over that of exact samples, against NFE: a row a task, a column a method."""
+    found = {who: dict.fromkeys(m for t in tasks.values() for m in methods(t, who)) for who in WHO}
+    shared = [name for name in found["ours"] if name in found["azula"]]
+    alone = [name for name in found["ours"] if name not in shared]
+    columns, size = len(shared) + bool(alone), (1.75 * (len(shared) + 1) + 0.8, 1.9 * len(tasks))
+    figure, axes = plt.subplots(
+        len(tasks), columns, figsize=size, squeeze=False, sharex=True, sharey="row"
     )
-    colours = dict(zip(names, [*COLOURS, *COLOURS], strict=False))
-    handles: dict[str, Any] = {}
-    for axis, (title, task) in zip(axes[0], tasks.items(), strict=True):
-        nfes, floor = calls(task), task["floor"]["sliced"][0]
-        for name, (library, line) in ((n, lib) for lib in LIBRARIES.items() for n in names):
-            _curve(axis, task, library, name, {"color": colours[name], "linestyle": line}, handles)
-        _curve(axis, task, "exact", "posterior's denoiser", {"color": "black"}, handles)
-        blind = best(task, "exact", "prior", nfes[0])
-        if blind:
-            style: Any = {"color": GREY, "linestyle": ":", "linewidth": 1}
-            handles["prior"] = axis.axhline(distance(blind) / floor, **style)
-        axis.axhline(1.0, color="black", linewidth=0.8)
-        axis.set(xscale="log", yscale="log", title=title, xlabel="network calls")
-        axis.set_xticks(nfes, map(str, nfes))
-        axis.set_ylim(0.8, 1.6 * distance(blind or {}) / floor if blind else None)
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        ticks = [v for v in (1, 2, 5, 10, 20, 50) if v < axis.get_ylim()[1]]
-        axis.set_yticks(ticks, map(str, ticks))
-        axis.yaxis.set_minor_formatter(NullFormatter())
-    axes[0][0].set_ylabel("sliced distance / that of exact samples")
-    figure.tight_layout()
+    for line, (title, task) in zip(axes, tasks.items(), strict=True):
+        for axis, name in zip(line, [*shared, None], strict=False):
+            if name is None:
+                for other, colour in zip(alone, COLOURS[2:], strict=False):
+                    _curve(axis, task, "ours", other, other, colour)
+            else:
+                _curve(axis, task, "ours", name, "ours", COLOURS[0])
+                _curve(axis, task, "azula", name, "azula", COLOURS[1])
+            if axis in axes[0]:
+                axis.set_title(name or "ours alone", fontsize=10)
+            _plain(axis, task)
+        line[0].set_ylabel(title.replace(", ", "\n", 1), fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("network calls", fontsize=8)
+    figure.tight_layout(w_pad=0.2, h_pad=0.4)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    extra, names = axes[0][-1].get_legend_handles_labels() if alone else ([], [])
+    told = dict(zip([*labels, *names], [*handles, *extra], strict=True))
     figure.legend(
-        handles.values(), handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=6, fontsize=8
+        told.values(), told, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=5, fontsize=8
     )
     return figure
 
 
-def _curve(
-    axis: Axes, task: Content, library: str, method: str, style: Any, handles: dict[str, Any]
-) -> None:
+WHO = ("ours", "azula")
+
+
+def _plain(axis: Axes, task: Content) -> None:
+    """What is known exactly, and the axes."""
+    nfes, floor = calls(task), task["floor"]["sliced"][0]
+    _curve(axis, task, "exact", "posterior's denoiser", "the posterior's own denoiser", "black")
+    blind = distance(best(task, "exact", "prior", min(nfes)) or {}) / floor
+    if math.isfinite(blind):
+        axis.axhline(blind, color=GREY, linestyle=":", linewidth=1, label="prior, blind to y")
+        axis.set_ylim(0.7, 2 * blind)
+    axis.axhline(1.0, color="black", linewidth=0.8, label="exact samples")
+    axis.set(xscale="log", yscale="log")
+    axis.minorticks_off()
+    axis.set_xticks(nfes, map(str, nfes), fontsize=8)
+    ticks = [v for v in (1, 3, 10, 30, 100) if v < axis.get_ylim()[1]]
+    axis.set_yticks(ticks, map(str, ticks), fontsize=8)
+
+
+def _curve(axis: Axes, task: Content, library: str, method: str, label: str, colour: str) -> None:
     rows = [(nfe, best(task, library, method, nfe)) for nfe in calls(task)]
-    points = [(nfe, distance(row)) for nfe, row in rows if row is not None]
-    if not points:
-        return
-    floor = task["floor"]["sliced"][0]
-    label = method if library == "exact" else f"{method}, {library}"
-    x, y = zip(*points, strict=True)
-    (handles[label],) = axis.plot(
-        x,
-        [v / floor for v in y],
-        marker="x" if library == "azula" else "o",
-        markersize=5 if library == "azula" else 4,
-        **{"linewidth": 1.4, **style},
-    )
+    points = [(nfe, distance(row) / task["floor"]["sliced"][0]) for nfe, row in rows if row]
+    if points:
+        marker = {"ours": "o-", "azula": "x--", "exact": "-"}[library]
+        width = 1.0 if library == "exact" else 1.5
+        x, y = zip(*points, strict=True)
+        axis.plot(x, y, marker, color=colour, markersize=4, linewidth=width, label=label)
 
 
 def _particles(part: Content) -> Figure:
@@ -226,4 +238,7 @@ def _half(axis: Axes, rows: Sequence[Content], kind: str) -> None:
 def _powers(axis: Axes, particles: Sequence[int]) -> None:
     ticks = sorted(set(particles))
     axis.set_xticks(ticks, map(str, ticks))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.minorticks_off()
+    low, high = axis.get_ylim()
+    ticks_y = [v for k in range(-5, 4) for v in (10.0**k, 3 * 10.0**k) if low <= v <= high]
+    axis.set_yticks(ticks_y, [f"{v:g}" for v in ticks_y])

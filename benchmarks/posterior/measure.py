@@ -22,8 +22,8 @@ from .distances import NAMES, Posterior
 from .problems import Task
 
 SWEPT, FEW, MANY = 20, (10, 50), 100
-"""NFE at which every setting is run, at which the two best and the default of every method are, and
-at which the best alone is."""
+"""NFE at which every setting is run, at which the best and the default of every method are, and at
+which the best alone is."""
 
 
 class Bench:
@@ -96,19 +96,22 @@ def measure(task: Task, settings: Sequence[Setting], store: Store, quick: bool) 
     jobs = [(s, SWEPT) for s in settings if s.fits(task, SWEPT)]
     rows += _cells(bench, jobs[:: 6 if quick else 1], store)
     if not quick:
-        rows += _cells(bench, [(s, n) for n in FEW for s in promising(settings, rows, 2)], store)
-        rows += _cells(bench, [(s, MANY) for s in promising(settings, rows, 1)], store)
+        rows += _cells(bench, [(s, n) for n in FEW for s in promising(settings, rows)], store)
+        best = promising(settings, rows, defaults=False)
+        rows += _cells(bench, [(s, MANY) for s in best], store)
     return rows
 
 
-def promising(settings: Sequence[Setting], rows: list[Cell], count: int) -> list[Setting]:
-    """Of every method of every library the nearest; where more than one, the default too."""
+def promising(
+    settings: Sequence[Setting], rows: list[Cell], defaults: bool = True
+) -> list[Setting]:
+    """Of every method of every library the nearest at SWEPT, and the default too where asked."""
     at = {row["name"]: row for row in rows if row["nfe"] == SWEPT}
     chosen: list[Setting] = []
     for key in dict.fromkeys((s.library, s.method) for s in settings):
         own = [s for s in settings if (s.library, s.method) == key and s.name in at]
         own.sort(key=lambda s: distance(at[s.name]))
-        chosen += [s for i, s in enumerate(own) if i < count or (count > 1 and s.default)]
+        chosen += [s for i, s in enumerate(own) if i == 0 or (defaults and s.default)]
     return chosen
 
 

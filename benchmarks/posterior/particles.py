@@ -113,7 +113,6 @@ def steered(task: Task, i: int, k: int, steps: int, populations: int) -> Populat
 
 METHODS: dict[str, Solve] = {
     "TDS, isotropic": twisted,
-    "TDS, projected": partial(twisted, twist="projected"),
     "TDS, tweedie": partial(twisted, twist="tweedie"),
     "steering": steered,
 }

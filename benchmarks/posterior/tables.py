@@ -1,7 +1,8 @@
 """What the cells say: the best of each library, and ours beside azula's at equal NFE.
 
-Of a method's settings the best is that of the smallest sliced distance, in hindsight, for a task
-and a number of calls; its other figures are of the same setting. "As close" allows for the chance
+Of a method's settings the best is that of the smallest sliced distance, in hindsight, for a task:
+all are run at 20 calls, and the best of them there at the other numbers too. Its other figures are
+of the same setting. "As close" allows for the chance
 of the samples: two standard deviations of the difference of two exact sets' distances, and 5 %.
 """
 
