@@ -8,8 +8,8 @@ in closed form: sliced Wasserstein distance to exact samples, KL of the moments,
 90 % credible set, network calls, gradients through the network, and seconds of one thread, at 10,
 20, 50 and 100 calls; then errors of the particle methods against their number, log Z among them.
 azula's methods are measured where azula is installed. Writes posterior.json, pictures.json,
-posterior.md and, with matplotlib, the pictures; --draw makes only these, from the files. A run
-that was stopped goes on where it was.
+posterior.md, summary.md and, with matplotlib, the pictures; --draw makes only these, from the
+files. A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..about import version, where_and_when
 from . import azula, ours, particles, pictures
 from .measure import Bench, measure
 from .problems import Task, tasks
-from .tables import report, verdict
+from .tables import report, summary, verdict
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         _measure(asked)
     content = json.loads((asked.output / "posterior.json").read_text())
     write_atomic(asked.output / "posterior.md", report(content).encode())
+    write_atomic(asked.output / "summary.md", summary(content).encode())
     print("\n".join(verdict(content)))
     if importlib.util.find_spec("matplotlib"):
         from .figure import draw

@@ -157,6 +157,7 @@ def _curves(tasks: dict[str, Content]) -> Figure:
             else:
                 _curve(axis, task, "ours", name, "ours", COLOURS[0])
                 _curve(axis, task, "azula", name, "azula", COLOURS[1])
+                axis.set_visible(bool(axis.lines))
             if axis in axes[0]:
                 axis.set_title(name or "ours alone", fontsize=10)
             _plain(axis, task)
@@ -183,7 +184,7 @@ def _plain(axis: Axes, task: Content) -> None:
     blind = distance(best(task, "exact", "prior", min(nfes)) or {}) / floor
     if math.isfinite(blind):
         axis.axhline(blind, color=GREY, linestyle=":", linewidth=1, label="prior, blind to y")
-        axis.set_ylim(0.7, 2 * blind)
+    axis.set_ylim(0.7, 2 * blind if math.isfinite(blind) else 60.0)
     axis.axhline(1.0, color="black", linewidth=0.8, label="exact samples")
     axis.set(xscale="log", yscale="log")
     axis.minorticks_off()

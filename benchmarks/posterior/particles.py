@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,33 +28,49 @@ from .ours import measurement
 from .problems import Task, tasks
 
 Solve = Callable[[Task, int, int, int, int], Population]
-COUNTS = {2: (16, 64, 256, 1024), 64: (8, 32, 128, 512)}
-"""Dimension -> numbers of particles."""
-STEPS, POPULATIONS, DRAWS = 100, 12, 512
-MEASUREMENTS = 2
+DRAWS, MEASUREMENTS = 512, 2
+
+
+class Size(NamedTuple):
+    """Of the runs of one dimension: numbers of particles, steps, populations, methods."""
+
+    counts: tuple[int, ...]
+    steps: int
+    populations: int
+    methods: tuple[str, ...]
+
+
+SIZES = {
+    "ring, one row, 2-D": Size(
+        (16, 64, 256, 1024), 100, 24, ("TDS, isotropic", "TDS, tweedie", "steering")
+    ),
+    "digits, mask, 64-D": Size((8, 32, 128, 512), 50, 8, ("TDS, isotropic", "steering")),
+}
 
 
 def convergence(store: Store, quick: bool = False) -> dict[str, Any]:
     """Rows of every task, method and number of particles, and the slopes."""
-    rows = []
+    rows, fingerprint = [], digest([Path(__file__).read_text(), code("ours")])
     known = {task.name: task for task in tasks()}
-    steps, populations = (10, 2) if quick else (STEPS, POPULATIONS)
+    sizes = {n: s._replace(steps=10, populations=2) if quick else s for n, s in SIZES.items()}
     jobs = [
         (known[name], method, k)
-        for name in ("ring, one row, 2-D", "digits, mask, 64-D")
-        for method in METHODS
-        for k in COUNTS[known[name].dimension][: 2 if quick else None]
+        for name, size in sizes.items()
+        for method in size.methods
+        for k in size.counts[: 2 if quick else None]
     ]
     with Progress(sum(k for _, _, k in jobs)) as progress:
         for task, method, k in jobs:
-            key = digest([task.name, method, k, steps, populations, code("ours"), "particles"])
+            size = sizes[task.name]
+            key = digest([task.name, method, k, size.steps, size.populations, fingerprint])
             cell = store.get(key)
             if cell is None:
-                cell = errors(task, METHODS[method], k, steps, populations)
+                cell = errors(task, METHODS[method], k, size.steps, size.populations)
                 store.put(key, cell)
             rows.append({"task": task.name, "method": method, "particles": k, **cell})
             progress.advance(k, f"{task.name}: {method}, {k} particles")
-    return {"rows": rows, "slopes": list(slopes(rows)), "steps": steps, "populations": populations}
+    told = {name: {"steps": s.steps, "populations": s.populations} for name, s in sizes.items()}
+    return {"rows": rows, "slopes": list(slopes(rows)), "sizes": told}
 
 
 def errors(task: Task, solve: Solve, k: int, steps: int, populations: int) -> Cell:

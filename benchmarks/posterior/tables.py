@@ -99,6 +99,48 @@ def report(content: Content) -> str:
     return "\n".join(text) + "\n"
 
 
+def summary(content: Content, shown: Sequence[int] = (20, 100)) -> str:
+    """Sliced distances over those of exact samples, ours and azula's, a table a number of calls."""
+    about, names = content["about"], list(content["tasks"])
+    text = [
+        f"`{about['command']}`, {about['date'][:10]}, {about['processor']}; {about['versions']}."
+    ]
+    shown = [nfe for nfe in shown if any(nfe in calls(t) for t in content["tasks"].values())]
+    for nfe in shown:
+        head = [f"{nfe} network calls", *(_short(name) for name in names)]
+        text += ["", _line(head), _line(["---"] * len(head))]
+        order = dict.fromkeys(
+            (library == "exact", method)
+            for library in ("exact", "ours")
+            for task in content["tasks"].values()
+            for method in methods(task, library)
+        )
+        for exact, method in order:
+            cells = [_beside(t, method, nfe, exact) for t in content["tasks"].values()]
+            if any(cells):
+                text.append(_line([f"*{method}*" if exact else method, *cells]))
+    return "\n".join(text) + "\n"
+
+
+def _beside(task: Content, method: str, nfe: int, exact: bool) -> str:
+    """Ours / azula's, over the floor; empty where neither was run."""
+    floor = task["floor"]["sliced"][0]
+    figure = lambda row: f"{distance(row) / floor:.2g}" if row else "-"
+    if exact:
+        row = best(task, "exact", method, nfe)
+        return figure(row) if row else ""
+    ours, peer = (best(task, who, method, nfe) for who in ("ours", "azula"))
+    told = figure(ours)
+    if ours and peer and distance(ours) <= distance(peer):
+        told = f"**{told}**"
+    return f"{told} / {figure(peer)}" if peer else told if ours else ""
+
+
+def _short(name: str) -> str:
+    """Without the dimension, which the picture tells."""
+    return name.replace(", one row", "")
+
+
 def table(task: Content, shown: Sequence[int] = (20, 100)) -> list[str]:
     """One line a method and library: sliced, KL and inside at the numbers of calls shown."""
     shown = [nfe for nfe in shown if nfe in calls(task)]
