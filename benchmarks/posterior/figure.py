@@ -91,8 +91,9 @@ def _images(picture: Content) -> Figure:
     spread = 1.2 * max(exact["deviation"])
     for top, library in ((0, "ours"), (block + 1, "azula")):
         own = [(f"{n}\n{library}", rows.get((library, n))) for n in names]
-        columns = enumerate([("exact\nposterior", exact), *own], 2)
-        for j, (title, row) in ((j, pair) for j, pair in columns if pair[1] is not None):
+        for j, (title, row) in enumerate([("exact\nposterior", exact), *own], 2):
+            if row is None:
+                continue
             column = [axis[j] for axis in axes[top : top + block]]
             _image(column[0], np.array(row["mean"]), side, scale, title)
             _image(column[1], np.array(row["deviation"]), side, (0, spread), "", "magma")

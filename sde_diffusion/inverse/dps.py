@@ -37,7 +37,9 @@ def dps(
 
     which adds the variance of A(x_0) along the push for data of variance v; `variance=0` is the
     paper's likelihood. On mixtures of variance 1 samples are closest to the posterior with v = 0.3,
-    about the variance within a mode.
+    about the variance within a mode. Where data vary more than v along the push it would overshoot
+    y, and grow from step to step: with v > 0 it is shortened so that A(d_y) is no farther from y
+    than A(d).
 
     The paper's algorithm has another push: zeta grad |y - A(d)| subtracted from each ancestral
     step t -> s, which belongs to a step and not to a time. With `zeta` and the `times` of the run
@@ -84,7 +86,8 @@ def _by_likelihood(here: Here, variance: float) -> Tensor:
     d, pull = here.prior_with_pull()
     around = here.around(d)
     g = around.pull(around.residual)
-    return d + gain * pull(here.precision(around, g, variance) * g)
+    push = gain * pull(here.precision(around, g, variance) * g)
+    return d + (around.no_farther(push) if variance else push)
 
 
 def _by_step(here: Here, push: Callable[[float], float]) -> Tensor:

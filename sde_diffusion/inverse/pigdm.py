@@ -22,7 +22,9 @@ def pigdm(denoiser: Denoiser, measurement: Measurement, variance: float = 0.3) -
     ICLR 2023, whose r_t^2 is that of v = 1, the variance of all the data. On mixtures of variance 1
     samples are closer to the posterior with v = 0.3, about the variance within a mode. Without
     noise the gradient is J^T A^+ (y - A d)/r_t^2, whence the name; their algorithm replaces the
-    weight 1/r_t^2 by one of its own, which is left out here. Exact for data N(m, v I).
+    weight 1/r_t^2 by one of its own, which is left out here. Exact for data N(m, v I). Where data
+    vary more than v in a direction the push would overshoot y, and grow from step to step: it is
+    shortened so that A d_y is no farther from y than A d.
 
     Args:
         denoiser: d = E[x_0 | x_t], differentiable in x.
@@ -40,8 +42,9 @@ def pigdm(denoiser: Denoiser, measurement: Measurement, variance: float = 0.3) -
     def rule(here: Here) -> Tensor:
         gain = here.gain
         d, pull = here.prior_with_pull()
-        residual = here.measurement.residual(d)
+        around = here.around(d)
         a, b = here.spread(variance), here.measurement.noise**2
-        return d + gain * pull(here.operator.adjoint_solve(residual, a, b))
+        push = pull(here.operator.adjoint_solve(around.residual, a, b))
+        return d + around.no_farther(gain * push)
 
     return Posterior(denoiser, measurement, rule)

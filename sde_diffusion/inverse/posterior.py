@@ -185,6 +185,17 @@ class Linearised:
             (pulled,) = torch.autograd.grad(measured, leaf, u, create_graph=True)
             return torch.autograd.grad(pulled, u, v)[0]
 
+    def no_farther(self, p: Tensor) -> Tensor:
+        """p, shortened where d + p would be farther from y than d is, A linearised.
+
+        With e = y - A(d) and q = A' p: p min(1, 2 <e, q>/|q|^2), and 0 where <e, q> < 0. The push
+        of a normal posterior never is too long: there q = K e, 0 <= K <= 1, so <e, q> >= |q|^2.
+        """
+        q = self.push(p)
+        agreement, length = (self.residual * q).flatten(1).sum(1), q.square().flatten(1).sum(1)
+        share = torch.where(length > 0, 2 * agreement / length, torch.ones_like(length))
+        return along(share.clamp(0, 1), p) * p
+
 
 def check_posed(denoiser: object, measurement: object) -> None:
     """TypeError unless these are a Denoiser and a Measurement."""
