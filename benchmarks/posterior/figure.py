@@ -78,8 +78,11 @@ def _images(picture: Content) -> Figure:
     names = [name for name in names if ("ours", name) in rows or ("azula", name) in rows]
     few = min(2, len(rows["exact", "posterior"]["samples"]))
     block, width = 2 + few, len(names) + 2
-    ratios = {"width_ratios": [1, 0.35, *[1] * (width - 1)], "height_ratios": [1] * block}
-    ratios["height_ratios"] = [*ratios["height_ratios"], 0.45, *ratios["height_ratios"]]
+    heights = [1.0] * block
+    ratios = {
+        "width_ratios": [1.0, 0.35, *[1.0] * (width - 1)],
+        "height_ratios": [*heights, 0.45, *heights],
+    }
     size = (0.92 * width, 0.92 * (2 * block + 0.45))
     figure, axes = plt.subplots(2 * block + 1, width + 1, figsize=size, gridspec_kw=ratios)
     for axis in axes.flat:
