@@ -118,6 +118,21 @@ def test_tmpd_is_exact_for_independent_coordinates_some_of_which_are_measured(sc
     close(inverse.mmps(prior.denoiser(schedule), hidden, iterations=5)(x, t), exact(x, t))
 
 
+@EVERYWHERE
+@pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
+def test_tmpd_divides_by_bounded_row_sums(make, schedule, t):
+    operator, noise = make(), 0.2
+    prior = gaussian(full(math.prod(operator.event_shape)), operator.event_shape)
+    measurement = Measurement.simulate(operator, prior.sample(1)[0], noise)
+    x, denoiser = normal(4, *operator.event_shape, seed=5), prior.denoiser(schedule)
+    d, a = denoiser(x, t), operator.matrix()
+    covariance = prior.covariance(x, *schedule(t))[0]
+    sums = (a @ covariance @ a.T).sum(1).abs()
+    sums = sums.clamp_min(0.3 * float(sums.mean()))
+    moved = (measurement.residual(d).flatten(1) / (noise**2 + sums)) @ a @ covariance
+    close(inverse.tmpd(denoiser, measurement)(x, t), d + moved.reshape(x.shape), 1e-7)
+
+
 @pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
 def test_ddnm_without_noise_agrees_with_y_and_leaves_the_rest(make):
     operator, schedule = make(), sd.VPLinear()
@@ -262,3 +277,20 @@ def test_nonlinear_operators_are_linearised_at_the_mean(make, name, schedule, t)
         y = measurement.residual(d).flatten() + tangent(d)[0]
         straight = method(denoiser, Measurement(tangent, y, 0.3))
         close(found[i : i + 1], straight(x[i : i + 1], t), 1e-7)
+
+
+@METHODS
+def test_a_network_is_asked_with_its_conditions_and_left_as_it_is(method):
+    torch.manual_seed(0)
+    network = sd.ResidualMLP((3,), width=16, depth=1, classes=4)
+    for p in network.parameters():  # which begins by answering 0
+        torch.nn.init.normal_(p, std=0.3)
+    prior = sd.NetworkDenoiser(network, sd.VPLinear()).given(torch.tensor([0, 1, 2, 3]))
+    measurement = Measurement(Matrix(normal(2, 3)), normal(4, 2, seed=1), 0.3)
+    posterior, x = method(prior, measurement), normal(4, 3, seed=5).float()
+    assert posterior.device == torch.device("cpu")
+    together = posterior(x, 0.5)
+    for i in range(4):
+        who = torch.tensor([i])
+        close(posterior.select(who)(x[who], 0.5), together[who], 1e-4)
+    assert all(p.grad is None for p in network.parameters())
