@@ -92,7 +92,9 @@ def _by_likelihood(here: Here, variance: float) -> Tensor:
 
 def _by_step(here: Here, push: Callable[[float], float]) -> Tensor:
     t = here.t
-    factor = t.clone().cpu().apply_(push).to(t.device) if isinstance(t, Tensor) else push(t)
+    factor = (
+        t.detach().cpu().clone().apply_(push).to(t.device) if isinstance(t, Tensor) else push(t)
+    )
     d, pull = here.prior_with_pull()
     around = here.around(d)
     length = squares(around.residual, d).sqrt()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from ..denoise import Denoiser, along
@@ -49,9 +48,6 @@ def mpgd(
         around = here.around(d)
         g = around.pull(around.residual)
         d = d + along(here.spread(variance), d) * here.precision(around, g, variance) * g
-        if project is None:
-            return d
-        with torch.no_grad():
-            return project(d)
+        return d if project is None else project(d)
 
     return Posterior(denoiser, measurement, rule)

@@ -118,20 +118,11 @@ class Here:
 
     def prior_with_pull(self) -> tuple[Tensor, Pull]:
         """d, and v -> J^T v."""
-        self._check_no_graph()
         return denoise_with_pull(self.denoiser, self.x, self.t)
 
     def around(self, d: Tensor) -> Linearised:
         """y - A and the derivative of A at d."""
-        self._check_no_graph()
-        return Linearised(self.measurement, d.detach())
-
-    def _check_no_graph(self) -> None:
-        if torch.is_grad_enabled() and self.x.requires_grad:
-            raise RuntimeError(
-                "this method takes a gradient of its own and keeps no graph for another: leave "
-                "out grad=True, or choose a method without gradients (ddnm, diffpir)"
-            )
+        return Linearised(self.measurement, d)
 
     def precision(self, around: Linearised, g: Tensor, variance: float) -> Tensor:
         """1/s_t^2 of s_t^2 = sigma_y^2 + r_t^2 |A' g|^2/|g|^2, (batch, 1, .., 1); 0 where g = 0.
@@ -149,16 +140,17 @@ class Linearised:
 
     Args:
         measurement: y, A and sigma_y.
-        d: (batch, *event), without a graph.
+        d: (batch, *event); where it has a graph and autograd is on, so have all answers.
     """
 
     def __init__(self, measurement: Measurement, d: Tensor) -> None:
+        self.keep = torch.is_grad_enabled() and d.requires_grad
         self.operator, self.d = measurement.operator, d
-        self.residual = measurement.residual(d).detach()
+        self.residual = measurement.residual(d)
 
     @cached_property
     def _graph(self) -> tuple[Tensor, Tensor]:
-        leaf = self.d.detach().requires_grad_()
+        leaf = self.d if self.keep else self.d.detach().requires_grad_()
         with torch.enable_grad():
             measured = self.operator.apply(leaf)
         if not measured.requires_grad:
@@ -173,7 +165,7 @@ class Linearised:
         if isinstance(self.operator, LinearOperator):
             return self.operator.adjoint(u)
         leaf, measured = self._graph
-        return torch.autograd.grad(measured, leaf, u, retain_graph=True)[0]
+        return torch.autograd.grad(measured, leaf, u, retain_graph=True, create_graph=self.keep)[0]
 
     def push(self, v: Tensor) -> Tensor:
         """A' v; v of shape (batch, *event). The derivative of pull, which is linear in u, by u."""
@@ -183,7 +175,7 @@ class Linearised:
         with torch.enable_grad():
             u = torch.zeros_like(measured).requires_grad_()
             (pulled,) = torch.autograd.grad(measured, leaf, u, create_graph=True)
-            return torch.autograd.grad(pulled, u, v)[0]
+            return torch.autograd.grad(pulled, u, v, create_graph=self.keep)[0]
 
     def no_farther(self, p: Tensor) -> Tensor:
         """p, shortened where d + p would be farther from y than d is, A linearised.
