@@ -72,7 +72,7 @@ def twisted(
         twist: psi_t: a name of `TWISTS` or a `Twist`; default: "projected" for a linear operator,
             else "isotropic".
         variance: v > 0 of r_t^2: about the variance of the data ("isotropic": of A(x_0)) in one
-            number.
+            number; one too large costs less than one too small.
         resampling, threshold, seed, start, dtype, device, batch, progress: see `run_particles`.
 
     Returns:
