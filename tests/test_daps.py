@@ -65,6 +65,16 @@ def test_langevin_steps_keep_the_posterior_nearly(hidden):
     check_moments(out.x, posterior, n)
 
 
+def test_langevin_steps_are_as_short_as_the_measurement_is_sharp():
+    """Steps in units of r_t^2 alone would be 1,000 times too long here, and grow at each step."""
+    (prior, blunt), x = problem(), normal(50, DIM)
+    sharp = Measurement(blunt.operator, blunt.y, 0.005)
+    denoiser = prior.denoiser(SCHEDULE)
+    out = daps(denoiser, x, [0.5, 0.0], sharp, langevin_steps=2_000, step=0.5, noise=3).x
+    before, after = (sharp.residual(v).norm(dim=1).mean() for v in (denoiser(x, 0.5), out))
+    assert after < 0.05 * before
+
+
 def test_a_sample_is_its_own_whatever_its_batch():
     prior, _ = problem()
     operator = Matrix(normal(4, DIM, seed=1))  # more measured numbers than data
