@@ -12,7 +12,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ from .convergence import (
     Grid,
     Make,
     converge,
-    endpoint_error,
+    endpoint_errors,
     even_grid,
     graded_grid,
     law_error,
@@ -350,9 +350,8 @@ def _orders(make: Make, schedule: Schedule, stochastic: bool, order: int) -> dic
             grids["exact start"] = partial(graded_grid, order=order)
         error = lambda kind, n: law_error(make, schedule, grids[kind](schedule, n))
     else:
-        error = lambda kind, n: endpoint_error(
-            make, schedule, grids[kind], n, exact_start=kind != "own start"
-        )
+        both = cache(lambda grid_of, n: endpoint_errors(make, schedule, grid_of, n))
+        error = lambda kind, n: both(grids[kind], n)[kind == "own start"]
     found = {kind: converge(partial(error, kind)) for kind in list(grids)[: 2 + multistep]}
     return {"own start": found["exact start"], **found}
 

@@ -158,13 +158,14 @@ def _shares(
     else:
         u, measure = _along_lambda(lambda_t, lambda_s, prediction, variable, tau)
     norm = measure.sum()
+    gaps = {m: u - places[m] for m in usable}
     shares: list[Scalar] = [0.0] * len(nodes)
     for j in usable:
-        basis = measure / norm
+        basis, size = measure, norm
         for m in usable:
             if m != j:
-                basis = basis * (u - places[m]) / (places[j] - places[m])
-        share = basis.sum()
+                basis, size = basis * gaps[m], size * (places[j] - places[m])
+        share = (basis / size).sum()
         shares[j] = share if isinstance(share, Tensor) else float(share)
     return shares
 
