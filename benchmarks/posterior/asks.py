@@ -90,6 +90,7 @@ class Setting:
         share: network calls a step of the grid takes.
         masks: whether it is for masks alone.
         spared: network calls that its last step does without.
+        most: numbers that may be measured, where a call costs a gradient for each of them.
     """
 
     library: str
@@ -101,6 +102,7 @@ class Setting:
     share: int = 1
     masks: bool = False
     spared: int = 0
+    most: int | None = None
 
     @property
     def name(self) -> str:
@@ -110,7 +112,8 @@ class Setting:
 
     def fits(self, task: Task, nfe: int) -> bool:
         """Whether it can be run there with so many network calls."""
-        return nfe >= 2 * self.share and (task.kept is not None or not self.masks)
+        few = self.most is None or len(task.matrix) <= self.most
+        return few and nfe >= 2 * self.share and (task.kept is not None or not self.masks)
 
 
 def ask(task: Task, denoiser: Counted, setting: Setting, nfe: int, seed: int) -> Ask:

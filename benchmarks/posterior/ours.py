@@ -37,7 +37,7 @@ METHODS: dict[str, tuple[Method, list[dict[str, float]]]] = {
     "PiGDM": (inverse.pigdm, [{}, {"variance": 0.25}, {"variance": 16.0}]),
     "DiffPIR": (inverse.diffpir, [{}, {"strength": 0.3}, {"strength": 10.0}]),
     "TMPD": (inverse.tmpd, [{}]),
-    "MMPS": (inverse.mmps, [{}, {"iterations": 1}]),
+    "MMPS": (inverse.mmps, [{}, {"iterations": 5}]),
     "DDNM": (inverse.ddnm, [{}]),
     "MPGD": (inverse.mpgd, [{}, {"variance": 0.25}]),
 }
@@ -97,8 +97,9 @@ def _others() -> Iterator[Setting]:
         solve = partial(daps, ode_steps=ode_steps, variance=variance)
         yield Setting(LIBRARY, "DAPS", name, solve, usual, grid, share=ode_steps)
     for twist, grid in product(particles.TWISTS, ("default", "time")):
-        usual = twist == "isotropic" and grid == "default"
-        yield Setting(LIBRARY, "TDS", twist, partial(twisted, twist=twist), usual, grid)
+        usual, most = twist == "isotropic" and grid == "default", 4 if twist == "tweedie" else None
+        solve = partial(twisted, twist=twist)
+        yield Setting(LIBRARY, "TDS", twist, solve, usual, grid, most=most)
     for potential, grid in product(particles.POTENTIALS, ("default", "time")):
         usual = potential == "difference" and grid == "default"
         solve = partial(steered, potential=potential)
