@@ -57,8 +57,7 @@ def spectrum(covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 def log_normal(z: Tensor, variances: Tensor) -> Tensor:
     """log N(z; 0, diag(variances)), summed over the last dimension."""
-    at_zero = -0.5 * (2 * math.pi * variances).log().sum(-1)
-    return torch.add(at_zero, (z**2 / variances).sum(-1), alpha=-0.5)
+    return -0.5 * ((z**2 / variances).sum(-1) + (2 * math.pi * variances).log().sum(-1))
 
 
 def condition(

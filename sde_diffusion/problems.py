@@ -230,9 +230,9 @@ class GaussianMixture(Problem):
 
     def _combine(self, x: Tensor, alpha: Tensor, sigma: Tensor, a: Tensor, b: Tensor) -> Tensor:
         log_joint, z, c, s = self._components(x, alpha, sigma)
-        # Of each component, in the eigenbasis of its covariance; then weighed by what x tells.
-        of_each = torch.addcmul(a * self._turned.to(x)[:, None], z, (a * alpha * c - b) / s)
-        return self._turn_back(log_joint.softmax(0)[..., None] * of_each).sum(0)
+        r = log_joint.softmax(0)
+        pull = self._turn_back(r[..., None] * z * ((a * alpha * c - b) / s)).sum(0)
+        return a * (r.T @ self._means.to(x)) + pull
 
     def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self._components(x, alpha, sigma)[0].logsumexp(0)
