@@ -195,10 +195,10 @@ def test_leaving_pure_noise_keeps_to_the_tolerance_on_wide_data():
 def test_rejection_leaves_the_brownian_path_what_it_was():
     """Steps are rejected for being large, which biases noise drawn anew; W(0) stays N(0, 1).
 
-    Variance and mean of 4,000 ends, and the correlation of both halves, each within 5 standard
+    Variance and mean of 1,000 ends, and the correlation of both halves, each within 5 standard
     deviations: false alarms below 2e-6. Drawn anew, the variance would be near 0.3.
     """
-    n = 4_000
+    n = 1_000
     paths = BrownianPaths(sd.IndependentNoise(0), torch.empty(n, dtype=DOUBLE))
     p, h = torch.ones(n, dtype=DOUBLE), torch.full((n,), 0.3, dtype=DOUBLE)
     halves = torch.zeros(2, n, dtype=DOUBLE)
