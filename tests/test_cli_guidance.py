@@ -66,6 +66,17 @@ def test_a_folder_is_gone_on_with_under_the_same_guidance_alone(
     assert "guidance: 3.0 there, None asked" in capsys.readouterr().err
 
 
+def test_scale_1_is_the_conditional_model_though_it_always_has_a_class(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    run = str(trained / "always")
+    assert main(["sample", run, *ASK[:-1], "1", "--out", "x.npz"]) == 0
+    conditional = sd.load_denoiser(trained / "always").given(torch.full((3,), 7))
+    right = sd.sample(conditional, (3, 1, 8, 8), solver="ddim", steps=3, seed=[0, 1, 2])
+    torch.testing.assert_close(torch.from_numpy(np.load("x.npz")["samples"]), right)
+
+
 @pytest.mark.parametrize(
     ("run", "arguments", "message"),
     [
@@ -75,6 +86,7 @@ def test_a_folder_is_gone_on_with_under_the_same_guidance_alone(
         ("with", ["--guidance", "nan"], "--guidance nan must be a finite number"),
         ("with", ["--interval", "1,2"], "--interval 1,2 limits guidance"),
         ("with", ["--guidance", "3", "--interval", "2,1"], "--interval 2,1: 0 <= LOW < HIGH"),
+        ("with", ["--guidance", "3", "--interval=-1,2"], "--interval -1,2: 0 <= LOW < HIGH"),
         ("with", ["--guidance", "3", "--interval", "2"], "--interval 2: give two noise levels"),
     ],
 )
