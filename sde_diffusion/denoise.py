@@ -28,8 +28,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .conditions import check_samples, samples_of, select_conditions
 from .names import look_up
-from .predictions import AFFINE, LABELS, UNDEFINED, plain_label, timestep, undefined
+from .predictions import AFFINE, check_defined, label_of, outputs_of
 from .scalar import Scalar
 from .schedule import Schedule
 
@@ -91,6 +92,16 @@ class Denoiser(ABC):
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
         """The denoiser at each of the times, for states like x: all that can be done beforehand."""
         return [plain_call(self, t) for t in times]
+
+    @property
+    def samples(self) -> int | None:
+        """How many samples its conditions are for, the one batch that it answers; None: any."""
+        return None
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether conditions are bound, one a sample: such a denoiser answers one batch alone."""
+        return self.samples is not None
 
     def select(self, who: Tensor) -> Denoiser:
         """The denoiser of some samples of its batch, by index: itself, where all are alike."""
@@ -175,23 +186,11 @@ class NetworkDenoiser(Denoiser):
         self._affine = look_up("prediction", prediction, AFFINE)
         label = ("edm" if prediction == "edm" else "time") if label is None else label
         self.label = label
-        self._label: Callable[[NetworkDenoiser, Scalar], Scalar]
-        self._label = plain_label(label) if callable(label) else look_up("label", label, LABELS)
+        self._label = label_of(label, schedule, self.timesteps)
         self._rounded = label == "timestep"
-        if self._label is timestep and not self.timesteps:
-            raise ValueError(
-                f"label {label!r} needs the number of timesteps the network knows, and "
-                f"{schedule!r} has none: pass timesteps=1000"
-            )
         self._condition: tuple[Any, ...] = ()
         self._dtype, self._device = dtype, None if device is None else torch.device(device)
-        told = getattr(network, "outputs", 1)  # another package's may be of another meaning
-        self.outputs = (told if type(told) is int else 1) if outputs is None else outputs
-        if self.outputs not in (1, 2):
-            raise ValueError(
-                f"outputs = {self.outputs!r} must be 1, or 2 for a network that also tells a "
-                "variance"
-            )
+        self.outputs = outputs_of(network, outputs)
         if not (self.timesteps is None or (type(self.timesteps) is int and self.timesteps > 0)):
             raise ValueError(f"timesteps = {self.timesteps!r} must be a positive integer")
         schedule.check(points=33)
@@ -253,6 +252,7 @@ class NetworkDenoiser(Denoiser):
 
     def _read(self, x: Tensor, t: Tensor) -> tuple[Tensor, Scalar, Scalar]:
         """All that the network answers, and a and b by which its mean is read."""
+        check_samples(self.samples, x)
         t = double(t)
         c_in, a, b = (
             along(torch.as_tensor(c), x) for c in self._affine(self, t, *self.schedule(t))
@@ -270,8 +270,10 @@ class NetworkDenoiser(Denoiser):
         """The same denoiser, its network asked as network(x, label, *condition).
 
         With the networks of this library the condition is (context,) or (context, drop): class
-        labels (batch,) or tokens (batch, length, size), and which samples go without.
+        labels (batch,) or tokens (batch, length, size), and which samples go without. Every tensor
+        has one entry a sample; what all share is bound in a lambda instead.
         """
+        samples_of(condition)  # refuses parts of different lengths
         bound = copy.copy(self)
         bound._condition = condition
         return bound
@@ -282,18 +284,19 @@ class NetworkDenoiser(Denoiser):
         return self._condition
 
     @property
+    def samples(self) -> int | None:
+        return samples_of(self._condition)
+
+    @property
     def conditioned(self) -> bool:
-        """Whether conditions are bound, one a sample: such a denoiser answers one batch alone."""
         return bool(self._condition)
 
     def select(self, who: Tensor) -> NetworkDenoiser:
         """With the conditions of these samples, where it is bound to one a sample."""
-        if not self._condition:
-            return self
-        pick = lambda c: c[who.to(c.device)] if isinstance(c, Tensor) and c.ndim else c
-        return self.given(*map(pick, self._condition))
+        return self.given(*select_conditions(self._condition, who)) if self._condition else self
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
+        check_samples(self.samples, x)
         first, last = self.schedule.t_min, self.schedule.t_max
         if not (first <= min(times) and max(times) <= last):
             wrong = next(u for u in times if not first <= u <= last)
@@ -303,10 +306,7 @@ class NetworkDenoiser(Denoiser):
             )
         t = torch.tensor(times, dtype=torch.float64)
         alpha_t, sigma_t = self.schedule(t)
-        for scale, values in (("alpha", alpha_t), ("sigma", sigma_t)):
-            if scale in UNDEFINED[self.prediction] and not bool(torch.as_tensor(values).all()):
-                where = next(u for u in times if getattr(self.schedule, scale)(u) == 0)
-                raise ValueError(undefined(self.prediction, scale, where))
+        check_defined(self.prediction, self.schedule, times)
         affine = self._affine(self, t, alpha_t, sigma_t)
         c_in, a, b = (_floats(c, len(times)) for c in affine)
         labels = self._tell(t, x)[:, None].expand(len(times), len(x)).unbind()
@@ -373,11 +373,8 @@ def along(coefficient: Scalar, x: Tensor) -> Scalar:
             f"times of shape {tuple(coefficient.shape)} for states of shape {tuple(x.shape)}: "
             "give one time, or one a sample"
         )
-    return (
-        coefficient.to(x).reshape(-1, *[1] * (x.ndim - 1))
-        if coefficient.ndim
-        else coefficient.to(x)
-    )
+    c = coefficient.to(x)
+    return c.reshape(-1, *[1] * (x.ndim - 1)) if c.ndim else c
 
 
 def _floats(c: Scalar, n: int) -> list[float]:
@@ -386,18 +383,15 @@ def _floats(c: Scalar, n: int) -> list[float]:
 
 def wrong_output(output: object, x: Tensor, outputs: int = 1) -> str:
     """What to say of an output that is not one number for each of the state's, or not two."""
-    if isinstance(output, Tensor) and outputs == 2:
+    if not isinstance(output, Tensor):
         return (
-            f"the network returned shape {tuple(output.shape)} for states of shape "
-            f"{tuple(x.shape)}; with outputs=2 it must return twice the channels"
+            f"the network returned {type(output).__name__}, not a tensor; wrap it, "
+            "e.g. network=lambda x, t: unet(x, t).sample"
         )
-    if isinstance(output, Tensor):
-        return (
-            f"the network returned shape {tuple(output.shape)} for states of shape "
-            f"{tuple(x.shape)}; it must return one number for each of the state's (a network "
-            "that also predicts variances: NetworkDenoiser(..., outputs=2))"
-        )
+    found = f"the network returned shape {tuple(output.shape)} for states of {tuple(x.shape)}; "
+    if outputs == 2:
+        return f"{found}with outputs=2 it must return twice the channels"
     return (
-        f"the network returned {type(output).__name__}, not a tensor; wrap it, "
-        "e.g. network=lambda x, t: unet(x, t).sample"
+        f"{found}it must return one number for each of the state's (a network that also predicts "
+        "variances: NetworkDenoiser(..., outputs=2))"
     )

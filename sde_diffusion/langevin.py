@@ -20,7 +20,7 @@ from .counts import check_count
 from .denoise import Denoiser, along
 from .names import look_up
 from .noise import Noise, noise_from, plain_draws
-from .run import check_device, check_finite, check_state
+from .run import check_conditions, check_device, check_finite, check_state
 from .scalar import Scalar
 from .schedule import Schedule
 from .times import check_grid
@@ -234,6 +234,7 @@ def _enter(
     check_state(x)
     check_finite(x)
     check_device(denoiser, x)
+    check_conditions(denoiser, x)
     grid = [float(t) for t in check_grid(denoiser.schedule, times)]
     return x.to(torch.promote_types(x.dtype, torch.float32), copy=True), grid
 

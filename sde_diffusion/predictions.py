@@ -5,9 +5,12 @@ The formulas are those at the head of `denoise`; here they are tables by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import torch
+
+from .names import look_up
 from .scalar import Scalar, log, sqrt
 from .schedule import Schedule
 
@@ -65,11 +68,10 @@ def timestep(denoiser: Read, t: Scalar) -> Scalar:
     return (t - schedule.t_min) / (schedule.t_max - schedule.t_min) * count - 1
 
 
-def plain_label(function: Callable[[Scalar], Scalar]) -> Callable[[Read, Scalar], Scalar]:
-    return lambda denoiser, t: function(t)
+Label = Callable[[Read, Scalar], Scalar]
+"""(denoiser, t) -> what the network is told."""
 
-
-LABELS: dict[str, Callable[[Read, Scalar], Scalar]] = {
+LABELS: dict[str, Label] = {
     "time": lambda denoiser, t: t,
     "timestep": timestep,
     "fractional_timestep": timestep,
@@ -79,9 +81,42 @@ LABELS: dict[str, Callable[[Read, Scalar], Scalar]] = {
 }
 
 
-def undefined(prediction: str, scale: str, t: float) -> str:
-    """What to say where a prediction in `UNDEFINED` is asked at scale = 0."""
-    return (
-        f"{prediction} prediction says nothing of the data where {scale} = 0 (t = {t:g}): end the "
-        "grid inside (t_start or t_end), or use a network that predicts the data or the velocity"
-    )
+def label_of(
+    label: str | Callable[[Scalar], Scalar], schedule: Schedule, timesteps: int | None
+) -> Label:
+    """How the network is told the time: by name, or by a function of it."""
+    if callable(label):
+        return lambda denoiser, t: label(t)
+    found = look_up("label", label, LABELS)
+    if found is timestep and not timesteps:
+        raise ValueError(
+            f"label {label!r} needs the number of timesteps the network knows, and "
+            f"{schedule!r} has none: pass timesteps=1000"
+        )
+    return found
+
+
+def check_defined(prediction: str, schedule: Schedule, times: Sequence[float]) -> None:
+    """Raise ValueError where a prediction says nothing of the data at one of these times."""
+    for scale in UNDEFINED[prediction]:
+        values = torch.as_tensor(
+            getattr(schedule, scale)(torch.tensor(times, dtype=torch.float64))
+        ).expand(len(times))
+        if not bool(values.all()):
+            t = times[int((values == 0).nonzero()[0])]
+            raise ValueError(
+                f"{prediction} prediction says nothing of the data where {scale} = 0 (t = {t:g}): "
+                "end the grid inside (t_start or t_end), or use a network that predicts the data "
+                "or the velocity"
+            )
+
+
+def outputs_of(network: object, outputs: int | None) -> int:
+    """How many tensors of the state's shape a network returns: as said, else as it says itself."""
+    told = getattr(network, "outputs", 1)  # another package's may be of another meaning
+    count = (told if type(told) is int else 1) if outputs is None else outputs
+    if count not in (1, 2):
+        raise ValueError(
+            f"outputs = {count!r} must be 1, or 2 for a network that also tells a variance"
+        )
+    return count

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .conditions import check_samples
 from .denoise import Call, Denoiser, plain_call, wrong_output
 from .extras import optional
 from .form import number_of
@@ -279,6 +280,7 @@ def checked_start(
         raise TypeError(f"run needs a Plan first, not {type(plan).__name__}; sample takes names")
     check_state(x)
     check_device(denoiser, x)
+    check_conditions(denoiser, x)
     schedule = getattr(denoiser, "schedule", None)
     if schedule is not None:
         plan.check_schedule(schedule)
@@ -296,6 +298,11 @@ def check_device(denoiser: object, x: Tensor) -> None:
         raise ValueError(
             f"the network is on {device} and the state on {x.device}: move one of them"
         )
+
+
+def check_conditions(denoiser: object, x: Tensor) -> None:
+    """Raise ValueError if the denoiser has conditions bound for another number of samples."""
+    check_samples(getattr(denoiser, "samples", None), x)
 
 
 def check_state(x: Tensor) -> None:

@@ -9,7 +9,8 @@ from guided_problem import BOTH, WANTED, evidence, noised, states
 from models import DOUBLE, VP, Net
 
 import sde_diffusion as sd
-from sde_diffusion.guidance import classifier, universal
+from sde_diffusion.gradient import denoise_with_pull
+from sde_diffusion.guidance import classifier, rescale, static_thresholding, universal
 from sde_diffusion.problems import Gaussian
 
 
@@ -114,6 +115,53 @@ def test_a_run_that_keeps_its_graph_differentiates_the_guidance_too(kind):
     x, times = states(3), torch.tensor([0.9, 0.6, 0.3], dtype=DOUBLE)
     for arguments in ((x.requires_grad_(), times), (x.detach(), times.requires_grad_())):
         assert torch.autograd.gradcheck(run, arguments)
+
+
+def test_the_likelihood_under_the_exact_classifier_is_the_conditional_models():
+    """The divergence of the flow sees the Hessian of log p(y | x_t)."""
+    ask = lambda denoiser: sd.log_likelihood(denoiser, 0.5 * states(4), t_end=0.01, trace="exact")
+    found, right = ask(classifier(BOTH.denoiser(VP), evidence(VP))), ask(WANTED.denoiser(VP))
+    torch.testing.assert_close(found.log_prob, right.log_prob, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "universal"])
+def test_products_with_the_jacobian_are_those_of_difference_quotients(kind):
+    made = {
+        "classifier": classifier(BOTH.denoiser(VP), evidence(VP), 1.5),
+        "universal": universal(BOTH.denoiser(VP), lambda d: -(d**4).sum(1), 1.5),
+    }[kind]
+    x, v, step = states(4), states(4, 3), 1e-5
+    with torch.no_grad():
+        product = denoise_with_pull(made, x, 0.5)[1](v)
+        for i in range(2):
+            h = step * torch.eye(2, dtype=DOUBLE)[i]
+            column = (made(x + h, 0.5) - made(x - h, 0.5)) / (2 * step)
+            torch.testing.assert_close(product[:, i], (column * v).sum(1), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("make", [classifier, universal])
+@pytest.mark.parametrize(
+    "around", [lambda d: d, lambda d: rescale(d, 0.5, "data"), static_thresholding]
+)
+def test_a_condition_is_for_one_number_of_samples(make, around):
+    """Under whatever is laid around; a shared one is refused at the first door."""
+    log_p = lambda *given: -given[0].square().sum(1)
+    exact, plan = BOTH.denoiser(VP), sd.solvers.ddim(VP, sd.times.uniform(VP, 4))
+    guided = around(make(exact, log_p, condition=(torch.zeros(4),)))
+    assert guided.samples == 4
+    assert guided.conditioned
+    assert not around(make(exact, log_p)).conditioned
+    for call in (
+        lambda: sd.run(plan, guided, states(2)),
+        lambda: guided(states(2), 0.5),
+        lambda: sd.run_parallel(plan, guided, states(2)),
+        lambda: sd.adaptive.per_sample_ode(guided, states(2), [0.9, 0.5]),
+        lambda: sd.log_likelihood(guided, states(2), t_end=0.1),
+    ):
+        with pytest.raises(ValueError, match="conditions of 4 samples are bound and x has 2"):
+            call()
+    with pytest.raises(ValueError, match="conditions of 3 and 4 samples"):
+        make(exact, log_p, condition=(torch.zeros(4), torch.zeros(3, 1)))
 
 
 def test_what_cannot_be():

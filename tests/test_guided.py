@@ -229,6 +229,30 @@ def test_what_is_refused(x):
         odd().bind([0.5, 2.0], x)
 
 
+def test_conditions_are_one_a_sample(x):
+    """A shared one is refused at every size of the batch, not where its first axis fits alone."""
+    base = sd.NetworkDenoiser(lambda y, t, c: 0.5 * y + c.mean(), VP, "data")
+    shared = base.given(torch.ones(4, 3))
+    for ask in (
+        lambda: shared(x, 0.7),
+        lambda: shared(x, torch.tensor(0.7, dtype=DOUBLE)),
+        lambda: sd.run(PLAN, shared, x),
+        lambda: sd.run_parallel(PLAN, shared, x),
+        lambda: sd.log_likelihood(shared, x, t_end=0.1),
+        lambda: sd.log_likelihood(classifier_free(shared, shared.given(0 * x[:4]), scale=3.0), x),
+        lambda: odd()(x[:2], 0.7),
+        lambda: sd.log_likelihood(odd(), x[:2], t_end=0.1),
+    ):
+        with pytest.raises(ValueError, match=r"samples are bound and x has .*expand\(batch"):
+            ask()
+    with pytest.raises(ValueError, match="conditions of 4 and 5 samples"):
+        classifier_free(shared, base.given(torch.ones(5, 3)), scale=2.0)
+    with pytest.raises(ValueError, match="conditions of 4 and 5 samples"):
+        base.given(torch.ones(4), torch.ones(5))
+    assert (odd().samples, odd().conditioned) == (5, True)
+    assert (Odd(base).samples, Odd(base).conditioned) == (None, False)
+
+
 class Broadcasts(sd.Denoiser):
     schedule = VP
 

@@ -17,7 +17,7 @@ from torchdiffeq import odeint
 
 from ..denoise import Denoiser
 from ..names import unknown
-from ..run import check_device, check_finite, check_state
+from ..run import check_conditions, check_device, check_finite, check_state
 from ..scalar import Scalar
 from ..sde import ProbabilityFlowODE
 from ..times import check_grid
@@ -124,6 +124,7 @@ def _integrate(
     check_state(x)
     check_finite(x)
     check_device(denoiser, x)
+    check_conditions(denoiser, x)
     schedule = denoiser.schedule
     grid = [float(t) for t in check_grid(schedule, times)]
     calls = 0

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..denoise import Denoiser, wrong_output
 from ..extras import optional
-from ..run import check_device, check_finite, check_state
+from ..run import check_conditions, check_device, check_finite, check_state
 from ..scalar import Scalar
 from ..schedule import Schedule
 from ..times import check_grid, check_steps
@@ -145,6 +145,7 @@ def enter(
     check_state(x)
     check_finite(x)
     check_device(denoiser, x)
+    check_conditions(denoiser, x)
     for name, value in (("rtol", rtol), ("atol", atol)):
         if not 0 < value < math.inf:
             raise ValueError(f"{name} = {value}: a tolerance must be positive and finite")

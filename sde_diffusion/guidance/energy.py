@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..conditions import one_count, samples_of, select_conditions
 from ..denoise import Denoiser, along
 from ..gradient import asks_for_gradients, denoise_with_pull, gradient_of_log, score_to_mean
 from ..scalar import Scalar
@@ -43,16 +44,16 @@ class Energy(Guided):
             )
         self.log_p, self.scale = log_p, checked_scale(scale)
         self.condition = tuple(condition)
+        one_count((samples_of(self.condition), super().samples))  # refuses different numbers
 
     @property
-    def conditioned(self) -> bool:
-        return bool(self.condition) or super().conditioned
+    def samples(self) -> int | None:
+        return one_count((samples_of(self.condition), super().samples))
 
     def select(self, who: Tensor) -> Energy:
         chosen = super().select(who)
         assert isinstance(chosen, Energy)
-        pick = lambda c: c[who.to(c.device)] if isinstance(c, Tensor) and c.ndim else c
-        chosen.condition = tuple(map(pick, self.condition))
+        chosen.condition = select_conditions(self.condition, who)
         return chosen
 
 

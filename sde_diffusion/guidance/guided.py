@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..conditions import check_samples, one_count
 from ..denoise import Call, Denoiser
 from ..scalar import Scalar
 from ..schedule import Schedule
@@ -85,6 +86,7 @@ class Guided(Denoiser):
         self.schedule = branches[0].schedule
         for branch in branches[1:]:
             check_same_schedule(self.schedule, branch.schedule)
+        one_count(branch.samples for branch in branches)  # refuses different numbers
         devices = {device for b in branches if (device := getattr(b, "device", None))}
         if len(devices) > 1:
             raise ValueError(
@@ -105,15 +107,20 @@ class Guided(Denoiser):
         return next((d for b in self.branches if (d := getattr(b, "device", None))), None)
 
     @property
+    def samples(self) -> int | None:
+        return one_count(branch.samples for branch in self.branches)
+
+    @property
     def conditioned(self) -> bool:
-        """Whether a branch has conditions bound, one a sample."""
-        return any(getattr(branch, "conditioned", False) for branch in self.branches)
+        return super().conditioned or any(branch.conditioned for branch in self.branches)
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
+        check_samples(self.samples, x)
         needs, combine = self.rule(t)
         return combine(x, *ask_all([self.branches[i] for i in needs], x, t))
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
+        check_samples(self.samples, x)
         rules = self.rules(times)
         calls: dict[int, Call] = {}
         for needs in dict.fromkeys(rule.needs for rule in rules):
@@ -134,7 +141,7 @@ class Guided(Denoiser):
 
     def cost(self, times: Sequence[float]) -> Cost:
         """What it costs at these times, as those of a plan: `guided.cost(plan.asked_at)`."""
-        count = next((n for b in self.branches if (n := _samples(b))), 1)
+        count = self.samples or 1
         calls = evaluations = 0
         for t, rule in zip(times, self.rules(times), strict=True):
             asked = [self.branches[i] for i in rule.needs]
@@ -161,12 +168,6 @@ def _of_one(rule: Rule, call: Call) -> Call:
 
 def _of_several(rule: Rule, answers: Answers) -> Call:
     return Call(lambda x, out: rule.combine(x, *answers(x)))
-
-
-def _samples(branch: Denoiser) -> int:
-    """How many samples the conditions of a branch are for; 0 where it has none."""
-    parts = getattr(branch, "condition", ())
-    return next((len(c) for c in parts if isinstance(c, Tensor) and c.ndim), 0)
 
 
 def check_same_schedule(schedule: Schedule, other: Schedule) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..denoise import NetworkDenoiser, along
 from ..names import look_up
-from ..predictions import AFFINE, UNDEFINED, undefined
+from ..predictions import AFFINE, check_defined
 from ..scalar import Scalar
 from ..schedule import Schedule
 from .guided import Guided, Rule, itself, unguided
@@ -53,6 +53,14 @@ class Rescaled(Guided):
         self.guided, self.phi, self.prediction = guided, phi, prediction
         self._read = _Read(self.schedule, sigma_data)
 
+    @property
+    def samples(self) -> int | None:
+        return self.guided.samples
+
+    @property
+    def conditioned(self) -> bool:
+        return self.guided.conditioned
+
     def rule(self, t: Scalar) -> Rule:
         return self._rescaled(self.guided.rule(t), t)
 
@@ -69,12 +77,9 @@ class Rescaled(Guided):
         needs, combine = rule
         if needs == (0,) and combine is itself:
             return rule
-        scales = self.schedule(t)
         if not isinstance(t, Tensor):
-            for name, value in zip(("alpha", "sigma"), scales, strict=True):
-                if name in UNDEFINED[self.prediction] and value == 0:
-                    raise ValueError(undefined(self.prediction, name, t))
-        a = AFFINE[self.prediction](self._read, t, *scales)[1]
+            check_defined(self.prediction, self.schedule, [t])
+        a = AFFINE[self.prediction](self._read, t, *self.schedule(t))[1]
         asked = needs if 0 in needs else (*needs, 0)
         first, count = asked.index(0), len(needs)
 

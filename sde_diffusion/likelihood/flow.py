@@ -99,12 +99,6 @@ def log_likelihood(
     check_count("batch_size", batch_size, or_none=True)
     if prior is not None and not callable(prior):
         raise TypeError(f"prior = {prior!r} must be a function x_T -> log p_T(x_T), or None")
-    for condition in getattr(denoiser, "_condition", ()):
-        if isinstance(condition, Tensor) and condition.ndim and len(condition) != len(x):
-            raise ValueError(
-                f"conditions of {len(condition)} samples are bound and x has {len(x)}: give one "
-                "for each, denoiser.given(labels)"
-            )
     seeds = seeds_of(seed, len(x))
     make_trace(trace, probes, x[:1], seeds[:1])  # refuses at the door
     check_differentiable(denoiser, x, grid[-1])

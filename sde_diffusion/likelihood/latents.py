@@ -20,7 +20,7 @@ from ..denoise import Denoiser
 from ..inversion import invert
 from ..langevin import LANGEVIN
 from ..names import look_up
-from ..run import check_device, check_finite, check_state, run
+from ..run import check_conditions, check_device, check_finite, check_state, run
 from ..schedule import Schedule
 from ..solvers import SOLVERS
 from ..times import GRIDS, check_grid, check_steps
@@ -181,6 +181,7 @@ def check_start(denoiser: Denoiser, x: Tensor) -> None:
     check_state(x)
     check_finite(x)
     check_device(denoiser, x)
+    check_conditions(denoiser, x)
     if x.ndim < 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; give (batch, *event), as x[:, None]")
 

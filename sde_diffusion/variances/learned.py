@@ -25,7 +25,7 @@ from ..adaptive.solution import Solution
 from ..denoise import NetworkDenoiser
 from ..noise import Noise, noise_from, plain_draws
 from ..reverse import interpolated, logarithms, reverse_step, reverse_steps
-from ..run import check_device, check_finite, check_state
+from ..run import check_conditions, check_device, check_finite, check_state
 from ..times import check_grid
 
 
@@ -68,6 +68,7 @@ def learned_variance(
     check_state(x)
     check_finite(x)
     check_device(denoiser, x)
+    check_conditions(denoiser, x)
     schedule = denoiser.schedule
     grid = [float(t) for t in check_grid(schedule, times)]
     clean = schedule.sigma(grid[-1]) == 0

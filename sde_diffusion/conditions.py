@@ -1,0 +1,52 @@
+"""Conditions of a denoiser, one a sample of its batch: counted, checked, chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+def samples_of(condition: Sequence[Any]) -> int | None:
+    """How many samples a condition is for, by the first axis of its tensors; None: any number.
+
+    Raises:
+        ValueError: if its tensors are for different numbers of samples.
+    """
+    return one_count(len(part) for part in condition if isinstance(part, Tensor) and part.ndim)
+
+
+def one_count(counts: Iterable[int | None]) -> int | None:
+    """The number of samples that several conditions are for; None: any.
+
+    Raises:
+        ValueError: if they are for different numbers.
+    """
+    known = sorted({count for count in counts if count is not None})
+    if len(known) > 1:
+        raise ValueError(
+            f"conditions of {' and '.join(map(str, known))} samples are bound together: {_CURE}"
+        )
+    return known[0] if known else None
+
+
+def check_samples(count: int | None, x: Tensor) -> None:
+    """Raise ValueError unless conditions of so many samples are for states like x."""
+    if count not in (None, len(x)):
+        raise ValueError(f"conditions of {count} samples are bound and x has {len(x)}: {_CURE}")
+
+
+def select_conditions(condition: Sequence[Any], who: Tensor) -> tuple[Any, ...]:
+    """The condition of some samples, by index."""
+    return tuple(
+        part[who.to(part.device)] if isinstance(part, Tensor) and part.ndim else part
+        for part in condition
+    )
+
+
+_CURE = (
+    "every tensor of a condition has one entry a sample, e.g. denoiser.given(labels) with labels "
+    "of shape (batch,); what all samples share is repeated, c.expand(batch, ...), or bound in a "
+    "function, NetworkDenoiser(lambda x, t: network(x, t, c), schedule)"
+)
