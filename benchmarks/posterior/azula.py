@@ -62,7 +62,7 @@ def _settings() -> Iterator[Setting]:
     for wide, grid in product((False, True), grids):
         name = f"twist of variance {'rho^2' if wide else 'r^2'}"
         yield _setting("TDS", name, partial(tds, wide=wide), not wide and grid == "time", grid)
-    for n, (eta, grid) in product((1, 3, 10), both):
+    for n, (eta, grid) in product((1, 3, 5, 10), both):
         name = f"{n} iteration{'s' * (n > 1)}, eta={eta:g}"
         usual = n == 3 and not eta and grid == "time"
         solve = partial(repaint, iterations=n, eta=eta)

@@ -43,6 +43,11 @@ METHODS: dict[str, tuple[Method, list[dict[str, float]]]] = {
 }
 """The first options of each are its default."""
 
+NOISY = {"DDPM": SOLVERS["ddpm"], "DDIM eta=1": partial(SOLVERS["ddim"], eta=1.0)}
+"""Plans that draw noise. DDIM with eta = 1 is DDPM with the posterior variance, the smaller."""
+JUMPS = ((0, False), (2, False), (4, True), (9, True))
+"""RePaint's number of jumps, and whether the clean end is jumped from."""
+
 
 def settings() -> list[Setting]:
     """All of them, the exact ones first."""
@@ -96,18 +101,20 @@ def _others() -> Iterator[Setting]:
         usual = ode_steps == 1 and variance == 1.0 and grid == "default"
         solve = partial(daps, ode_steps=ode_steps, variance=variance)
         yield Setting(LIBRARY, "DAPS", name, solve, usual, grid, share=ode_steps)
-    for twist, grid in product(particles.TWISTS, ("default", "time")):
-        usual, most = twist == "isotropic" and grid == "default", 4 if twist == "tweedie" else None
-        solve = partial(twisted, twist=twist)
-        yield Setting(LIBRARY, "TDS", twist, solve, usual, grid, most=most)
+    for twist, plan, grid in product(particles.TWISTS, NOISY, ("default", "time")):
+        usual = twist == "projected" and plan == "DDPM" and grid == "default"
+        most = 4 if twist == "tweedie" else None
+        solve = partial(twisted, twist=twist, plan=plan)
+        yield Setting(LIBRARY, "TDS", f"{twist}, {plan}", solve, usual, grid, most=most)
     for potential, grid in product(particles.POTENTIALS, ("default", "time")):
         usual = potential == "difference" and grid == "default"
         solve = partial(steered, potential=potential)
         yield Setting(LIBRARY, "steering", potential, solve, usual, grid)
-    for count, base, grid in product((0, 2, 9), ("ddpm", "ddim"), ("default", "time")):
-        usual = count == 2 and base == "ddpm" and grid == "default"
-        name, solve = f"jump_count={count}, base {base}", partial(repaint, count=count, base=base)
-        costs = {"share": count + 1, "spared": count}
+    for (count, from_end), base, grid in product(JUMPS, NOISY, ("default", "time")):
+        usual = count == 2 and base == "DDPM" and grid == "default"
+        name = f"jump_count={count}{', from the end' if from_end else ''}, base {base}"
+        solve = partial(repaint, count=count, base=base, from_end=from_end)
+        costs = {"share": count + 1, "spared": 0 if from_end else count}
         yield Setting(LIBRARY, "RePaint", name, solve, usual, grid, masks=True, **costs)
     for plan, eta, grid in PLANS:
         usual, solve = (plan, eta, grid) == PLANS[0], partial(replaced, eta=eta)
@@ -120,13 +127,13 @@ def daps(ask: Ask, **options: Any) -> Tensor:
     return inverse.daps(ask.denoiser, ask.start, ask.times, given, noise=ask.seed, **options).x
 
 
-def twisted(ask: Ask, twist: str) -> Tensor:
+def twisted(ask: Ask, twist: str, plan: str) -> Tensor:
     """Twisted particles, as many as samples, a population a measurement."""
     task, start = ask.task, ask.start.unflatten(0, (ask.task.count, -1))
-    plan = SOLVERS["ddim"](task.schedule, ask.times, eta=1.0)
+    noisy = NOISY[plan](task.schedule, ask.times)
     given = measurement(task, task.y.to(ask.start))
     found = particles.twisted(
-        plan, ask.denoiser, given, start.shape, twist=twist, seed=ask.seed, start=start
+        noisy, ask.denoiser, given, start.shape, twist=twist, seed=ask.seed, start=start
     )
     return found.draw(task.samples, seed=ask.seed).flatten(0, 1)
 
@@ -146,9 +153,10 @@ def steered(ask: Ask, potential: str) -> Tensor:
     return ask.each(solve)
 
 
-def repaint(ask: Ask, count: int, base: str) -> Tensor:
+def repaint(ask: Ask, count: int, base: str, from_end: bool) -> Tensor:
     """RePaint, which takes y for exact."""
-    steps = {"times": ask.times, "jump_count": count, "base": base}
+    jumps = {"jump_count": count, "base": NOISY[base], "from_end": from_end}
+    steps = {"times": ask.times, **jumps}
     return _inpaint(ask, noise="independent", solver="repaint", **steps)
 
 

@@ -16,6 +16,10 @@ For d linear in x with slope j_t = alpha_t r_t^2/sigma_t^2, as on data N(., v I)
     kappa = (j_s/j_t) (sigma_y^2 + r_t^2) / (sigma_y^2 + r_s^2 + c^2 j_s^2),
 
 which goes to 1 with the step and does not overshoot in large ones.
+
+Where the data vary more than v, J is larger than j_t and the push too long for any one v. So g is
+first shortened as far as d + (sigma_t^2/alpha_t) g would lie farther from y than d does. A proposal
+decides how many particles are needed, never what they converge to.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from ..denoise import Denoiser
 from ..gradient import denoise_with_pull
 from ..inverse.measurement import Measurement
 from ..inverse.operator import LinearOperator
+from ..inverse.posterior import Linearised
 from ..names import look_up
 from ..plan import Plan
 from .engine import run_particles
@@ -64,7 +69,8 @@ def twisted(
     sampling in diffusion models", 2023, arXiv:2306.17775 (there with DDPM's kernel, kappa = 1).
 
     Args:
-        plan: a plan that draws noise: `solvers.ddim` with eta=1, `solvers.sde_dpm_solver_pp_2m`, ..
+        plan: a plan that draws noise, best `solvers.ddpm` or `solvers.sde_dpm_solver_pp_2m`: the
+            more noise a step has, the farther can particles be moved.
         denoiser: d = E[x_0 | x_t], differentiable in x.
         measurement: y, its operator and its noise sigma_y > 0; one y for all populations, or one
             for each.
@@ -135,7 +141,11 @@ class TwistedGuide(Guide):
 
     def see(self, x: Tensor, t: float, index: int, who: Tensor) -> Seen:
         d, pull = denoise_with_pull(self.denoiser.select(who), x, t)
-        log_psi, gradient = self.twist(self.measurement.select(who), d, pull, self._level(t))
+        measurement, level = self.measurement.select(who), self._level(t)
+        log_psi, gradient = self.twist(measurement, d, pull, level)
+        if level.alpha > 0:  # at alpha = 0 there is no push
+            gain = level.sigma**2 / level.alpha
+            gradient = Linearised(measurement, d).no_farther(gain * gradient) / gain
         return Seen(d, gradient, log_psi)
 
     def drift(self, move: Move, pushes: Mapping[int, Tensor]) -> Tensor | None:
