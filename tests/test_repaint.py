@@ -58,6 +58,20 @@ def test_it_walks_as_published(steps, jump_length, jump_count):
     assert len(plan.noises) == sum(jumped)
 
 
+@pytest.mark.parametrize(("jump_length", "last"), [(1, 6), (2, 6), (6, 6), (4, 6)])
+def test_from_the_end_it_comes_down_to_the_clean_end_again(jump_length, last):
+    grid, count = smooth_grid(VP, last), 3
+    plan = repaint(VP, grid, jump_length, count, base="ddim", from_end=True)
+    assert plan.nfe == last + jump_length * count * (last // jump_length)
+    again = grid[last - jump_length : last].tolist()
+    assert list(plan.asked_at)[-jump_length * count :] == again * count
+    assert list(plan.times) == grid.tolist()
+    x = torch.ones(1, dtype=torch.float64)
+    law = plan.law(VP, 0.3 * x, 0.5 * x)  # of nothing known it samples as before
+    without = sd.SOLVERS["ddim"](VP, grid).law(VP, 0.3 * x, 0.5 * x)
+    torch.testing.assert_close(law, without, rtol=0.05, atol=0.05)
+
+
 def test_it_is_algorithm_1_by_hand():
     """The paper's loop, which mixes states by the mask: the same law of the result, exactly."""
     grid = smooth_grid(VP, 5, -3.0, 1.5).tolist()
@@ -118,6 +132,7 @@ def test_the_more_jumps_the_nearer_to_the_conditional_law(r):
     ("call", "words"),
     [
         (lambda g: repaint(VP, g, 6), "jump_length = 6 on a grid of 6 steps"),
+        (lambda g: repaint(VP, g, 7, from_end=True), "jump_length = 7 on a grid of 6 steps"),
         (lambda g: repaint(VP, g, 0), "at least 1"),
         (lambda g: repaint(VP, g, 1, -1), "at least 0"),
         (lambda g: repaint(VP, g, 1.5), "must be an integer"),
