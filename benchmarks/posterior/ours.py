@@ -43,7 +43,10 @@ METHODS: dict[str, tuple[Method, list[dict[str, float]]]] = {
 }
 """The first options of each are its default."""
 
-NOISY = {"DDPM": SOLVERS["ddpm"], "DDIM eta=1": partial(SOLVERS["ddim"], eta=1.0)}
+NOISY: dict[str, Callable[..., Any]] = {
+    "DDPM": SOLVERS["ddpm"],
+    "DDIM eta=1": partial(SOLVERS["ddim"], eta=1.0),
+}
 """Plans that draw noise. DDIM with eta = 1 is DDPM with the posterior variance, the smaller."""
 JUMPS = ((0, False), (2, False), (4, True), (9, True))
 """RePaint's number of jumps, and whether the clean end is jumped from."""
