@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .conditions import check_samples
 from .denoise import Call, Denoiser, plain_call, wrong_output
+from .device import same_device
 from .extras import optional
 from .form import number_of
 from .noise import Noise, noise_from
@@ -294,7 +295,7 @@ def checked_start(
 def check_device(denoiser: object, x: Tensor) -> None:
     """Raise ValueError if the network is known to be on another device than the state."""
     device = getattr(denoiser, "device", None)
-    if device is not None and device != x.device:
+    if device is not None and not same_device(torch.device(device), x.device):
         raise ValueError(
             f"the network is on {device} and the state on {x.device}: move one of them"
         )

@@ -11,7 +11,15 @@ from networks_listed import CONTEXTS, asked, perturbed, small
 from scipy.integrate import quad
 
 import sde_diffusion as sd
-from sde_diffusion.guidance import Cost, autoguidance, classifier_free
+from sde_diffusion.guidance import (
+    Cost,
+    adaptive_projected,
+    autoguidance,
+    cfg_plus_plus,
+    cfg_zero_star,
+    classifier_free,
+    composed,
+)
 from sde_diffusion.problems import GaussianMixture
 
 MIXTURE = GaussianMixture(
@@ -144,6 +152,48 @@ def test_a_network_of_this_library_is_its_own_unconditional(x):
     assert again.cost([0.3]) == Cost(1, 2)
 
 
+FREE = {
+    "classifier_free": classifier_free,
+    "adaptive_projected": adaptive_projected,
+    "cfg_zero_star": cfg_zero_star,
+    "autoguidance": autoguidance,
+    "composed": lambda c, u, scale: composed([c], u, scales=[scale]),
+    "cfg_plus_plus": lambda c, u, scale: cfg_plus_plus(c, u, scale=0.5, times=[0.9, 0.5]),
+}
+
+
+@pytest.mark.parametrize("method", FREE.values(), ids=FREE)
+def test_guidance_between_one_model_and_itself_is_refused(method):
+    """Made again, of equal conditions, of none in other words, of one that is dropped."""
+    labels = CONTEXTS["classes"]
+    own = sd.NetworkDenoiser(small("mlp", "classes"), VP)
+    all_of, none = torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool)
+    with_labels, dropped = own.given(labels), own.given(labels, all_of)
+    for c, u in (
+        (own, own),
+        (own.given(None), own),
+        (with_labels, own.given(labels.clone())),
+        (with_labels, own.given(labels, none)),
+        (dropped, own),
+        (dropped, own.given(None, None)),
+    ):
+        with pytest.raises(ValueError, match=r"without a condition|are one denoiser"):
+            method(c, u, scale=3.0)
+    for c, u in (
+        (with_labels, own.given(labels.flip(0))),
+        (own.given(labels, torch.tensor([True, False, False, False])), own),
+        (with_labels, dropped),
+        (with_labels, sd.NetworkDenoiser(own.network, VP, "velocity").given(labels)),
+    ):
+        assert method(c, u, scale=3.0).samples == 4
+    for wrong in (lambda x, t: x, None):
+        with pytest.raises(TypeError, match="guidance needs Denoisers"):
+            method(wrong, own, scale=3.0)
+    if method is not autoguidance:
+        with pytest.raises(ValueError, match="without a condition: none is bound"):
+            method(dropped, None, scale=3.0)
+
+
 def test_what_is_refused():
     foreign = sd.NetworkDenoiser(lambda x, t, c=None: x, VP)
     own = sd.NetworkDenoiser(small("mlp", "classes"), VP)
@@ -163,7 +213,7 @@ def test_what_is_refused():
         (lambda: classifier_free(exact, foreign, scale="7"), TypeError, "scale = '7'"),
         (lambda: classifier_free(exact, foreign, scale=True), TypeError, "scale = True"),
         (lambda: classifier_free(exact, lambda x, t: x, scale=2.0), TypeError, "needs Denoisers"),
-        (lambda: autoguidance(exact, exact, 2.0), ValueError, "one denoiser"),
+        (lambda: autoguidance(exact, exact, scale=2.0), ValueError, "one denoiser"),
         (lambda: lost(states(), 0.5), ValueError, r"scale\(0.5\) = nan"),
         (lambda: lost.bind([0.5], states()), ValueError, r"scale\(0.5\) = nan"),
     ]  # fmt: skip

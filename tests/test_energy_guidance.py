@@ -10,7 +10,13 @@ from models import DOUBLE, VP, Net
 
 import sde_diffusion as sd
 from sde_diffusion.gradient import denoise_with_pull
-from sde_diffusion.guidance import classifier, rescale, static_thresholding, universal
+from sde_diffusion.guidance import (
+    classifier,
+    limited_interval,
+    rescale,
+    static_thresholding,
+    universal,
+)
 from sde_diffusion.problems import Gaussian
 
 
@@ -162,6 +168,22 @@ def test_a_condition_is_for_one_number_of_samples(make, around):
             call()
     with pytest.raises(ValueError, match="conditions of 3 and 4 samples"):
         make(exact, log_p, condition=(torch.zeros(4), torch.zeros(3, 1)))
+
+
+@pytest.mark.parametrize("make", [classifier, universal])
+def test_at_pure_noise_guidance_is_left_out_by_an_interval_or_its_scale(make):
+    """Flow matching from alpha = 0: the message's cure, and a scale that is 0 there."""
+    flow = sd.FlowMatching()
+    log_p = lambda *given: -given[0].square().sum(1)
+    plan = sd.solvers.ddim(flow, sd.times.uniform(flow, 4, t_start=1.0))
+    exact, x = BOTH.denoiser(flow), states(3)
+    with pytest.raises(ValueError, match=r"limited_interval\(guided, 0, 50\)"):
+        sd.run(plan, make(exact, log_p), x)
+    by_interval = sd.run(plan, limited_interval(make(exact, log_p), 0, 50), x)
+    by_scale = sd.run(plan, make(exact, log_p, scale=lambda t: float(t < 1)), x)
+    torch.testing.assert_close(by_interval, by_scale)
+    assert (by_scale - sd.run(plan, exact, x)).abs().max() > 1e-3
+    assert torch.equal(sd.run(plan, make(exact, log_p, scale=0.0), x), sd.run(plan, exact, x))
 
 
 def test_what_cannot_be():

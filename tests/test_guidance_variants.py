@@ -242,6 +242,30 @@ def test_cfg_plus_plus_guides_harder_with_more_steps():
     torch.testing.assert_close(shifts[1], 2 * shifts[0], rtol=0.03, atol=0)
 
 
+@pytest.mark.parametrize("around", [rescale, limited_interval])
+def test_an_interval_is_laid_around_and_needs_one_that_stands_alone(around):
+    """Not rescale(limited_interval(..)); and of several conditions none stands alone."""
+    c, u = pair()
+    options = {"phi": 0.7, "prediction": "data"} if around is rescale else {"low": 0.3, "high": 2.0}
+    with pytest.raises(ValueError, match="none stands alone"):
+        around(composed([c, u], SOME.denoiser(VP), scales=[-1.0, 3.0]), **options)
+    with pytest.raises(ValueError, match="none stands alone"):
+        around(static_thresholding(composed([c, u], Spied(c), scales=[-1.0, 3.0])), **options)
+    one = composed([c], u, scales=[3.0])
+    same = around(classifier_free(c, u, scale=3.0), **options)
+    for t in (0.99, VP.time_of(0.0)):
+        torch.testing.assert_close(around(one, **options)(states(), t), same(states(), t))
+    limited = limited_interval(one, 0.3, 2.0)
+    if around is rescale:
+        with pytest.raises(ValueError, match=r"limited_interval\(rescale"):
+            rescale(limited, 0.7, "data")
+    each = torch.tensor([0.99, VP.time_of(0.0), 0.01], dtype=DOUBLE)
+    right = limited_interval(rescale(one, 0.7, "data"), 0.3, 2.0)
+    one_by_one = [right(x[None], float(t)) for x, t in zip(states(3), each, strict=True)]
+    torch.testing.assert_close(right(states(3), each), torch.cat(one_by_one))
+    assert right.cost([VP.time_of(0.0)]) == Cost(2, 2)
+
+
 def test_cfg_plus_plus_knows_the_times_of_its_grid_alone():
     c, u = SOME.denoiser(VP), MIXTURE.denoiser(VP)
     guided = cfg_plus_plus(c, u, scale=0.5, times=GRID)
@@ -316,9 +340,9 @@ def test_autoguidance_leads_away_from_the_bad_version():
     good, bad = SOME.denoiser(VP), MIXTURE.denoiser(VP)
     x = states()
     torch.testing.assert_close(
-        autoguidance(good, bad, 2.5)(x, 0.4), 2.5 * good(x, 0.4) - 1.5 * bad(x, 0.4)
+        autoguidance(good, bad, scale=2.5)(x, 0.4), 2.5 * good(x, 0.4) - 1.5 * bad(x, 0.4)
     )
-    assert torch.equal(autoguidance(good, bad, 1)(x, 0.4), good(x, 0.4))
+    assert torch.equal(autoguidance(good, bad, scale=1)(x, 0.4), good(x, 0.4))
 
 
 def test_what_is_refused():
@@ -339,7 +363,7 @@ def test_what_is_refused():
         (lambda: composed([c], u, scales=[1.0, 2.0]), ValueError, "scales: 2 for 1"),
         (lambda: composed([c], u, scales=2.0), ValueError, "scales: 2.0 for 1"),
         (lambda: composed([c], u, scales=[math.nan]), ValueError, r"scales\[0\] = nan"),
-        (lambda: composed([c, u], u, scales=[1.0, 2.0]), ValueError, r"conditionals\[1\] is"),
+        (lambda: composed([c, u], u, scales=[1.0, 2.0]), ValueError, "are the same"),
     ]:
         with pytest.raises(error, match=text):
             attempt()

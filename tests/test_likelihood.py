@@ -27,6 +27,18 @@ def own_prior(problem, schedule, t):
     return lambda x: problem.log_prob(x, *schedule(t))
 
 
+def test_a_guided_network_hidden_in_a_function_is_asked_in_the_states_dtype():
+    network, zero = Net(), sd.FunctionDenoiser(lambda x, t: 0.1 * x, VP)
+
+    def ask(shown):
+        one = sd.NetworkDenoiser(shown, VP)
+        guided = sd.guidance.rescale(sd.guidance.classifier_free(one, zero, scale=2.0))
+        return log_likelihood(guided, torch.ones(2, 3), t_end=0.1, trace="exact", steps=4)
+
+    hidden = ask(lambda x, t: network(x, t))
+    torch.testing.assert_close(hidden.log_prob, ask(network).log_prob)
+
+
 def errors(problem, schedule, grid, x=None, **options):
     grid = [float(t) for t in grid]
     x = states(problem, schedule, grid[-1]) if x is None else x

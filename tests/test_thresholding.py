@@ -44,6 +44,13 @@ def test_outside_it_lands_in_the_range_and_once_is_enough(kind):
     torch.testing.assert_close(kind(answers(once))(d, 0.5), once)
 
 
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("shape", [(5,), (0, 3), (5, 1)])
+def test_states_of_one_number_or_none(kind, shape):
+    d = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    torch.testing.assert_close(kind(answers(d))(d, 0.5), d.clamp(-1, 1))
+
+
 def test_static_clips():
     d = wide()
     found = static_thresholding(answers(d), -0.5, 2.0)(d, 0.5)
@@ -68,7 +75,7 @@ def test_dynamic_is_the_formula_sample_by_sample():
 
 def test_with_most_at_the_limit_dynamic_is_static():
     d = wide()
-    found = dynamic_thresholding(answers(d), most=1.0)(d, 0.5)
+    found = dynamic_thresholding(answers(d), max_threshold=1.0)(d, 0.5)
     assert torch.equal(found, static_thresholding(answers(d))(d, 0.5))
 
 
@@ -93,5 +100,5 @@ def test_ranges_that_cannot_be():
         dynamic_thresholding(exact, 99.5)
     with pytest.raises(ValueError, match="limit = 0"):
         dynamic_thresholding(exact, limit=0)
-    with pytest.raises(ValueError, match="most = "):
-        dynamic_thresholding(exact, most=0.5)
+    with pytest.raises(ValueError, match="max_threshold = "):
+        dynamic_thresholding(exact, max_threshold=0.5)

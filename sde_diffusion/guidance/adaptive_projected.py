@@ -21,9 +21,9 @@ from torch import Tensor
 
 from ..denoise import Denoiser, along
 from ..scalar import Scalar
-from .classifier_free import without_condition
-from .guided import Guided, Rule
-from .scales import GuidanceScale, checked_scale, scale_at
+from .classifier_free import pair
+from .guided import Guided, Rule, alone
+from .scales import GuidanceScale, checked_number, checked_scale, scale_at
 
 
 class AdaptiveProjected(Guided):
@@ -40,6 +40,9 @@ class AdaptiveProjected(Guided):
     ) -> None:
         super().__init__(conditional, unconditional)
         self.scale = checked_scale(scale)
+        eta = checked_number(eta, "eta")
+        norm_threshold = checked_number(norm_threshold, "norm_threshold")
+        momentum = checked_number(momentum, "momentum")
         if not math.isfinite(eta):
             raise ValueError(f"eta = {eta} must be finite")
         if not norm_threshold > 0:
@@ -52,8 +55,7 @@ class AdaptiveProjected(Guided):
                 f"momentum = {momentum} must lie between -1 and 1, or the sum of what went before "
                 "grows without end; the paper takes -0.5"
             )
-        self.eta, self.norm_threshold = float(eta), float(norm_threshold)
-        self.momentum = float(momentum)
+        self.eta, self.norm_threshold, self.momentum = eta, norm_threshold, momentum
 
     def rule(self, t: Scalar) -> Rule:
         if self.momentum:
@@ -70,6 +72,8 @@ class AdaptiveProjected(Guided):
 
     def _rule(self, t: Scalar, memory: _Sum | None) -> Rule:
         more = scale_at(self.scale, t) - 1
+        if memory is None and not isinstance(more, Tensor) and more == 0:
+            return alone(0)
 
         def combine(x: Tensor, d_c: Tensor, d_u: Tensor) -> Tensor:
             delta = d_c - d_u if memory is None else memory.add(d_c - d_u)
@@ -106,7 +110,8 @@ def adaptive_projected(
 
         d = d_c + (w - 1) (delta_orth + eta delta_par),   delta = d_c - d_u,
 
-    delta_par along d_c. Sadat, Hilliges & Weber, 2024, arXiv:2410.02416. Two network calls a step.
+    delta_par along d_c. Sadat, Hilliges & Weber, 2024, arXiv:2410.02416. Two evaluations a
+    step, in one call; one at w = 1.
     The part along d_c is what saturates images: it makes them larger. What is along depends on
     where 0 lies: data should be centred. Diffusers' AdaptiveProjectedGuidance begins at d_u with w
     unless `use_original_formulation` is set, which with eta other than 1, a threshold or momentum
@@ -126,9 +131,9 @@ def adaptive_projected(
         TypeError, ValueError: as `classifier_free`; a number out of range; when asked outside a run
             with momentum.
     """
-    if unconditional is None:
-        unconditional = without_condition(conditional)
-    return AdaptiveProjected(conditional, unconditional, scale, eta, norm_threshold, momentum)
+    return AdaptiveProjected(
+        *pair(conditional, unconditional), scale, eta, norm_threshold, momentum
+    )
 
 
 def project(delta: Tensor, onto: Tensor) -> Tensor:

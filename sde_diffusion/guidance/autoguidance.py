@@ -7,12 +7,13 @@ points away from them sharpens the samples without moving them towards one condi
 from __future__ import annotations
 
 from ..denoise import Denoiser
+from .classifier_free import same_question
 from .extrapolation import Extrapolation
-from .guided import Guided
+from .guided import Guided, check_denoisers
 from .scales import GuidanceScale
 
 
-def autoguidance(good: Denoiser, bad: Denoiser, scale: GuidanceScale) -> Guided:
+def autoguidance(good: Denoiser, bad: Denoiser, *, scale: GuidanceScale) -> Guided:
     """Guidance by a bad version of the model, d = d_b + w (d_g - d_b).
 
     Karras et al., "Guiding a diffusion model with a bad version of itself", 2024,
@@ -26,6 +27,7 @@ def autoguidance(good: Denoiser, bad: Denoiser, scale: GuidanceScale) -> Guided:
     Raises:
         TypeError, ValueError: as `classifier_free`; the same denoiser twice.
     """
-    if good is bad:
+    check_denoisers(good, bad)
+    if same_question(good, bad):
         raise ValueError("good and bad are one denoiser: give a worse version of it as bad")
     return Extrapolation(good, bad, scale)

@@ -106,7 +106,7 @@ def join(branches: Sequence[Denoiser], count: int) -> NetworkDenoiser | None:
     first, *others = branches
     if not isinstance(first, NetworkDenoiser) or type(first) is not NetworkDenoiser:
         return None
-    if not all(type(b) is NetworkDenoiser and _asked_alike(first, b) for b in others):
+    if not all(type(b) is NetworkDenoiser and asked_alike(first, b) for b in others):
         return None
     conditions = [b.condition for b in branches if isinstance(b, NetworkDenoiser)]
     together = (
@@ -120,7 +120,7 @@ def of_this_library(denoiser: NetworkDenoiser) -> bool:
     return isinstance(getattr(denoiser.network, "_orig_mod", denoiser.network), Network)
 
 
-def _asked_alike(a: NetworkDenoiser, b: NetworkDenoiser) -> bool:
+def asked_alike(a: NetworkDenoiser, b: NetworkDenoiser) -> bool:
     """Whether two differ in their condition alone."""
     same = ("prediction", "label", "timesteps", "sigma_data", "outputs", "dtype", "device")
     return (

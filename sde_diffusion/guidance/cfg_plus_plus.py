@@ -26,8 +26,8 @@ from torch import Tensor
 from ..denoise import Denoiser
 from ..times import check_grid
 from .classifier_free import classifier_free
-from .guided import Guided
-from .scales import checked_scale
+from .guided import Guided, check_denoisers
+from .scales import checked_number, checked_scale
 
 
 def cfg_plus_plus(
@@ -57,11 +57,15 @@ def cfg_plus_plus(
         TypeError, ValueError: as `classifier_free`; no grid; eta outside [0, 1]. When asked at a
             time that is not of the grid, or at its end.
     """
+    check_denoisers(conditional)
+    eta = checked_number(eta, "eta")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta = {eta} must lie in [0, 1]")
     if callable(scale):
         raise TypeError("the scale of CFG++ is one number: it varies with the steps by itself")
     checked_scale(scale)
+    if not isinstance(times, Tensor | Sequence) or isinstance(times, str):
+        raise TypeError(f"times = {times!r} must be the grid of the sampler, as plan.times")
     schedule = conditional.schedule
     scales: dict[float, float] = {}
     for t, s in pairwise(float(t) for t in check_grid(schedule, times)):

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from ..denoise import Denoiser, along
 from ..scalar import Scalar
-from .classifier_free import without_condition
-from .guided import Guided, Rule
-from .scales import GuidanceScale, checked_scale, scale_at
+from .classifier_free import pair
+from .guided import Guided, Rule, alone
+from .scales import GuidanceScale, checked_number, checked_scale, scale_at
 
 
 class CFGZeroStar(Guided):
@@ -45,9 +45,10 @@ class CFGZeroStar(Guided):
     ) -> None:
         super().__init__(conditional, unconditional)
         self.scale = checked_scale(scale)
+        zero_above = checked_number(zero_above, "zero_above")
         if math.isnan(zero_above):
             raise ValueError("zero_above is not a time; leave it out for no zero steps")
-        self.zero_above = float(zero_above)
+        self.zero_above = zero_above
 
     def rule(self, t: Scalar) -> Rule:
         alpha_t, sigma_t = self.schedule(t)
@@ -55,6 +56,8 @@ class CFGZeroStar(Guided):
         if not isinstance(t, Tensor) and t > self.zero_above:
             return Rule((), lambda x: x / total)
         scale = scale_at(self.scale, t)
+        if not isinstance(t, Tensor) and scale == 1:
+            return alone(0)
 
         def combine(x: Tensor, d_c: Tensor, d_u: Tensor) -> Tensor:
             r = along(total, x)
@@ -80,9 +83,9 @@ def cfg_zero_star(
         v = s* v_u + w (v_c - s* v_u),   s* = <v_c, v_u> / |v_u|^2,   v = E[eps | x] - E[x_0 | x];
         v = 0 at times t > zero_above.
 
-    Fan, Zheng, Yeh & Liu, "CFG-Zero*", 2025, arXiv:2503.18886. Two network calls a step, none
-    where v = 0. The samples have no law in closed form; with w = 1 and no zero steps they are the
-    conditional model's.
+    Fan, Zheng, Yeh & Liu, "CFG-Zero*", 2025, arXiv:2503.18886. Two evaluations a step, in
+    one call; one at w = 1, none where v = 0. The samples have no law in closed form; with w = 1 and
+    no zero steps they are the conditional model's.
 
     Args:
         conditional, unconditional: as for `classifier_free`.
@@ -93,9 +96,7 @@ def cfg_zero_star(
     Raises:
         TypeError, ValueError: as `classifier_free`; zero_above not a number.
     """
-    if unconditional is None:
-        unconditional = without_condition(conditional)
-    return CFGZeroStar(conditional, unconditional, scale, zero_above)
+    return CFGZeroStar(*pair(conditional, unconditional), scale, zero_above)
 
 
 def optimised_scale(v_c: Tensor, v_u: Tensor) -> Tensor:

@@ -20,10 +20,14 @@ The scale has as many conventions as packages:
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import Tensor
+
 from ..denoise import Denoiser, NetworkDenoiser
-from .branches import of_this_library
+from .branches import asked_alike, of_this_library
 from .extrapolation import Extrapolation
-from .guided import Guided
+from .guided import Guided, check_denoisers
 from .scales import GuidanceScale
 
 
@@ -47,14 +51,24 @@ def classifier_free(
         ValueError: no condition; another package's network without the unconditional one; other
             schedules; a scale that is not finite.
     """
+    return Extrapolation(*pair(conditional, unconditional), scale)
+
+
+def pair(conditional: Denoiser, unconditional: Denoiser | None) -> tuple[Denoiser, Denoiser]:
+    """The conditional denoiser and the unconditional one, if guidance between them is any.
+
+    Raises:
+        TypeError, ValueError: as `classifier_free`.
+    """
     if unconditional is None:
-        unconditional = without_condition(conditional)
-    elif same_question(conditional, unconditional):
+        return conditional, without_condition(conditional)
+    check_denoisers(conditional, unconditional)
+    if same_question(conditional, unconditional):
         raise ValueError(
             "guidance without a condition: both denoisers are the same network under the same "
             "condition, so that no scale has an effect; bind one: denoiser.given(labels)"
         )
-    return Extrapolation(conditional, unconditional, scale)
+    return conditional, unconditional
 
 
 def without_condition(conditional: Denoiser) -> Denoiser:
@@ -64,12 +78,13 @@ def without_condition(conditional: Denoiser) -> Denoiser:
         TypeError: if it is no NetworkDenoiser.
         ValueError: if it has no condition, or the network is another package's.
     """
+    check_denoisers(conditional)
     if not isinstance(conditional, NetworkDenoiser):
         raise TypeError(
             f"of a {type(conditional).__name__} it is not known how to leave the condition out: "
             "give the unconditional denoiser too"
         )
-    if all(part is None for part in conditional.condition):
+    if not effective(conditional):
         raise ValueError(
             "guidance without a condition: none is bound to the denoiser; bind one, "
             "denoiser.given(labels), or give the unconditional denoiser too"
@@ -88,7 +103,25 @@ def same_question(a: Denoiser, b: Denoiser) -> bool:
         return True
     if not (isinstance(a, NetworkDenoiser) and isinstance(b, NetworkDenoiser)):
         return False
-    return a.network is b.network and (
-        len(a.condition) == len(b.condition)
-        and all(p is q for p, q in zip(a.condition, b.condition, strict=True))
-    )
+    told = [effective(denoiser) for denoiser in (a, b)]
+    alike = type(a) is type(b) and asked_alike(a, b) and len(told[0]) == len(told[1])
+    return alike and all(map(_equal, *told))
+
+
+def effective(denoiser: NetworkDenoiser) -> tuple[Any, ...]:
+    """Its condition, without what tells the network nothing."""
+    told = list(denoiser.condition)
+    if of_this_library(denoiser) and len(told) == 2 and isinstance(told[1], Tensor):
+        if bool(told[1].all()):  # (context, drop), and dropped for all
+            return ()
+        if not bool(told[1].any()):
+            del told[1]
+    while told and told[-1] is None:
+        del told[-1]
+    return tuple(told)
+
+
+def _equal(a: object, b: object) -> bool:
+    if a is b or not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return a is b
+    return a.shape == b.shape and a.dtype is b.dtype and a.device == b.device and a.equal(b)

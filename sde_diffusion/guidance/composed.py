@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..denoise import Denoiser, along
 from ..scalar import Scalar
-from .classifier_free import same_question, without_condition
+from .classifier_free import pair
 from .guided import Guided, Rule, alone
 from .scales import GuidanceScale, checked_scale, scale_at
 
@@ -40,6 +40,14 @@ class Composed(Guided):
     ) -> None:
         super().__init__(*conditionals, unconditional)
         self.scales = [checked_scale(scale, f"scales[{i}]") for i, scale in enumerate(scales)]
+
+    def unguided(self) -> Denoiser:
+        if len(self.scales) > 1:
+            raise ValueError(
+                f"of {len(self.scales)} conditions none stands alone where there is no guidance: "
+                "let the scales be functions of t, which are 1/n outside an interval"
+            )
+        return super().unguided()
 
     def rule(self, t: Scalar) -> Rule:
         w = [scale_at(scale, t, f"scales[{i}]") for i, scale in enumerate(self.scales)]
@@ -81,16 +89,12 @@ def composed(
     Raises:
         TypeError, ValueError: as `classifier_free`; no conditions, or not a scale for each.
     """
-    if isinstance(conditionals, Denoiser) or not len(conditionals):
+    if not isinstance(conditionals, Sequence) or not conditionals:
         raise ValueError("give a list of one conditional denoiser or more")
     if not isinstance(scales, Sequence) or len(scales) != len(conditionals):
         given = len(scales) if isinstance(scales, Sequence) else repr(scales)
         raise ValueError(f"scales: {given} for {len(conditionals)} conditions: give one for each")
-    if unconditional is None:
-        unconditional = without_condition(conditionals[0])
-    for i, conditional in enumerate(conditionals):
-        if same_question(conditional, unconditional):
-            raise ValueError(
-                f"guidance without a condition: conditionals[{i}] is the unconditional denoiser"
-            )
+    _, unconditional = pair(conditionals[0], unconditional)
+    for conditional in conditionals[1:]:
+        pair(conditional, unconditional)
     return Composed(conditionals, unconditional, scales)

@@ -11,6 +11,7 @@ the law of x_0 given x_t, which is exact at sigma = 0 only.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..conditions import one_count, samples_of, select_conditions
 from ..denoise import Denoiser, along
 from ..gradient import asks_for_gradients, denoise_with_pull, gradient_of_log, score_to_mean
 from ..scalar import Scalar
-from .guided import Cost, Guided, Rule
+from .guided import Cost, Guided, Rule, alone
 from .scales import GuidanceScale, checked_scale, scale_at
 
 
@@ -56,12 +57,21 @@ class Energy(Guided):
         chosen.condition = select_conditions(self.condition, who)
         return chosen
 
+    def rule(self, t: Scalar) -> Rule:
+        w = scale_at(self.scale, t)
+        if not isinstance(w, Tensor) and w == 0:
+            return alone(0)
+        return self.guide(t, w * score_to_mean(self.schedule, t))
+
+    @abstractmethod
+    def guide(self, t: Scalar, factor: Scalar) -> Rule:
+        """What is done where the gradient is multiplied by `factor` = w sigma^2/alpha."""
+
 
 class Classifier(Energy):
     """Guidance by a classifier of the noisy state; see `classifier`."""
 
-    def rule(self, t: Scalar) -> Rule:
-        factor = scale_at(self.scale, t) * score_to_mean(self.schedule, t)
+    def guide(self, t: Scalar, factor: Scalar) -> Rule:
 
         def combine(x: Tensor, d: Tensor) -> Tensor:
             keep = asks_for_gradients(x, t)
@@ -74,9 +84,7 @@ class Classifier(Energy):
 class Universal(Energy):
     """Guidance by a function of the denoised data; see `universal`."""
 
-    def rule(self, t: Scalar) -> Rule:
-        factor = scale_at(self.scale, t) * score_to_mean(self.schedule, t)
-
+    def guide(self, t: Scalar, factor: Scalar) -> Rule:
         def combine(x: Tensor) -> Tensor:
             d, pull = denoise_with_pull(self.branches[0], x, t)
             gradient = gradient_of_log(lambda d: self.log_p(d, *self.condition), d)

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ..conditions import check_samples, one_count
-from ..denoise import Call, Denoiser
+from ..denoise import Call, Denoiser, wrong_output
+from ..device import same_device
 from ..scalar import Scalar
 from ..schedule import Schedule
 from .branches import Answers, ask_all, bind_all, groups, whole
@@ -76,22 +77,18 @@ class Guided(Denoiser):
     def __init__(self, *branches: Denoiser) -> None:
         if not branches:
             raise ValueError("guidance needs at least one denoiser")
-        for branch in branches:
-            if not isinstance(branch, Denoiser):
-                raise TypeError(
-                    f"guidance needs Denoisers, not {type(branch).__name__}; wrap it: "
-                    "NetworkDenoiser(network, schedule) or FunctionDenoiser(function, schedule)"
-                )
+        check_denoisers(*branches)
         self.branches = branches
         self.schedule = branches[0].schedule
         for branch in branches[1:]:
             check_same_schedule(self.schedule, branch.schedule)
         one_count(branch.samples for branch in branches)  # refuses different numbers
-        devices = {device for b in branches if (device := getattr(b, "device", None))}
-        if len(devices) > 1:
-            raise ValueError(
-                f"the denoisers are on {' and '.join(sorted(map(str, devices)))}: move them to one"
-            )
+        devices = [device for b in branches if (device := getattr(b, "device", None))]
+        for device in devices[1:]:
+            if not same_device(devices[0], device):
+                raise ValueError(
+                    f"the denoisers are on {devices[0]} and {device}: move them to one"
+                )
 
     @abstractmethod
     def rule(self, t: Scalar) -> Rule:
@@ -114,14 +111,29 @@ class Guided(Denoiser):
     def conditioned(self) -> bool:
         return super().conditioned or any(branch.conditioned for branch in self.branches)
 
+    def unguided(self) -> Denoiser:
+        """What stands alone where there is no guidance: the first branch.
+
+        Through what is laid around a guidance and has no other branch, as thresholding.
+
+        Raises:
+            ValueError: if no branch does.
+        """
+        first = self.branches[0]
+        around = len(self.branches) == 1 and isinstance(first, Guided)
+        return first.unguided() if around else first  # type: ignore[attr-defined]
+
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
         check_samples(self.samples, x)
-        needs, combine = self.rule(t)
-        return combine(x, *ask_all([self.branches[i] for i in needs], x, t))
+        (rule,) = self._checked([self.rule(t)])
+        d = rule.combine(x, *ask_all([self.branches[i] for i in rule.needs], x, t))
+        if not isinstance(d, Tensor) or d.shape != x.shape:
+            raise ValueError(wrong_output(d, x))
+        return d
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
         check_samples(self.samples, x)
-        rules = self.rules(times)
+        rules = self._checked(self.rules(times))
         calls: dict[int, Call] = {}
         for needs in dict.fromkeys(rule.needs for rule in rules):
             where = [i for i, rule in enumerate(rules) if rule.needs == needs]
@@ -134,9 +146,28 @@ class Guided(Denoiser):
                 calls |= {i: _of_several(rules[i], of_all) for i, of_all in answers}
         return [calls[i] for i in range(len(times))]
 
+    def _checked(self, rules: list[Rule]) -> list[Rule]:
+        """The rules, if they are rules of these branches."""
+        for rule in rules:
+            if not isinstance(rule, Rule):
+                raise TypeError(
+                    f"the rule of {type(self).__name__} is {type(rule).__name__}; it must be a "
+                    "Rule(needs, combine)"
+                )
+            if not all(type(i) is int and 0 <= i < len(self.branches) for i in rule.needs):
+                raise ValueError(
+                    f"the rule of {type(self).__name__} needs branches {rule.needs}: they are "
+                    f"numbered 0 to {len(self.branches) - 1}"
+                )
+        return rules
+
     def select(self, who: Tensor) -> Guided:
+        return self.mapped(lambda branch: branch.select(who))
+
+    def mapped(self, change: Callable[[Denoiser], Denoiser]) -> Guided:
+        """The same guidance of changed branches."""
         chosen = copy.copy(self)
-        chosen.branches = tuple(branch.select(who) for branch in self.branches)
+        chosen.branches = tuple(map(change, self.branches))
         return chosen
 
     def cost(self, times: Sequence[float]) -> Cost:
@@ -151,13 +182,23 @@ class Guided(Denoiser):
         return Cost(calls, evaluations)
 
 
-def unguided(guided: Guided) -> Denoiser:
-    """The denoiser that stands alone where there is no guidance: the first branch.
+def check_denoisers(*branches: Denoiser) -> None:
+    """Raise TypeError unless all are Denoisers."""
+    for branch in branches:
+        if not isinstance(branch, Denoiser):
+            raise TypeError(
+                f"guidance needs Denoisers, not {type(branch).__name__}; wrap it: "
+                "NetworkDenoiser(network, schedule) or FunctionDenoiser(function, schedule)"
+            )
 
-    Through what is laid around a guidance and has no other branch, as thresholding.
-    """
-    first = guided.branches[0]
-    return unguided(first) if len(guided.branches) == 1 and isinstance(first, Guided) else first
+
+def check_guided(guided: Guided, purpose: str) -> None:
+    """Raise TypeError unless it is a guided denoiser."""
+    if not isinstance(guided, Guided):
+        raise TypeError(
+            f"a {type(guided).__name__} has no guidance to {purpose}: give what classifier_free "
+            "or another guidance returns"
+        )
 
 
 def _of_one(rule: Rule, call: Call) -> Call:

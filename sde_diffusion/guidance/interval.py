@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..denoise import Denoiser
 from ..scalar import Scalar
-from .guided import Guided, Rule, alone, unguided
+from .guided import Guided, Rule, alone, check_guided
+from .scales import checked_number
 
 
 class LimitedInterval(Guided):
@@ -69,15 +70,12 @@ def limited_interval(guided: Guided, low: float, high: float) -> Guided:
 
     Raises:
         TypeError: if it is no guided denoiser.
-        ValueError: an empty interval.
+        ValueError: an empty interval; several conditions at once, none of which stands alone.
     """
-    if not isinstance(guided, Guided):
-        raise TypeError(
-            f"a {type(guided).__name__} has no guidance to limit: give what classifier_free or "
-            "another guidance returns"
-        )
+    check_guided(guided, "limit")
+    low, high = checked_number(low, "low"), checked_number(high, "high")
     if not 0 <= low < high <= math.inf:
         raise ValueError(
             f"the interval ({low}, {high}] of sigma/alpha is empty or below 0: give 0 <= low < high"
         )
-    return LimitedInterval(guided, unguided(guided), float(low), float(high))
+    return LimitedInterval(guided, guided.unguided(), low, high)

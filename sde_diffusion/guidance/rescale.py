@@ -15,18 +15,21 @@ alpha/(alpha^2 + sigma^2) for velocity.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..denoise import NetworkDenoiser, along
+from ..denoise import Denoiser, NetworkDenoiser, along
 from ..names import look_up
 from ..predictions import AFFINE, check_defined
 from ..scalar import Scalar
 from ..schedule import Schedule
-from .guided import Guided, Rule, itself, unguided
+from .guided import Guided, Rule, check_guided, itself
+from .interval import LimitedInterval
+from .scales import checked_number
 
 
 @dataclass
@@ -67,10 +70,15 @@ class Rescaled(Guided):
     def rules(self, times: Sequence[float]) -> list[Rule]:
         return list(map(self._rescaled, self.guided.rules(times), times))
 
-    def select(self, who: Tensor) -> Rescaled:
+    def select(self, who: Tensor) -> Guided:
+        return self._around(self.guided.select(who))
+
+    def mapped(self, change: Callable[[Denoiser], Denoiser]) -> Guided:
+        return self._around(self.guided.mapped(change))
+
+    def _around(self, guided: Guided) -> Guided:
         chosen = copy.copy(self)
-        chosen.guided = self.guided.select(who)
-        chosen.branches = chosen.guided.branches
+        chosen.guided, chosen.branches = guided, guided.branches
         return chosen
 
     def _rescaled(self, rule: Rule, t: Scalar) -> Rule:
@@ -95,7 +103,7 @@ class Rescaled(Guided):
 
 def _spread(prediction: Tensor) -> Tensor:
     """Standard deviation over the numbers of each sample, (batch, 1, .., 1)."""
-    if prediction[0].numel() < 2:
+    if math.prod(prediction.shape[1:]) < 2:
         raise ValueError(
             f"states of shape {tuple(prediction.shape)} have one number a sample, and no spread to "
             "rescale"
@@ -119,22 +127,21 @@ def rescale(guided: Guided, phi: float = 0.7, prediction: str | None = None) -> 
             result depends on it. None: what the network predicts, as in the paper and diffusers.
 
     Raises:
-        TypeError: if it is no guided denoiser.
+        TypeError: if it is no guided denoiser; phi is no number.
         ValueError: phi out of range; an unknown prediction, or none where the first branch is no
-            network; states of one number.
+            network; several conditions at once; thresholding or an interval, which come after
+            it; states of one number.
     """
-    if not isinstance(guided, Guided):
-        raise TypeError(
-            f"a {type(guided).__name__} has no guidance to rescale: give what classifier_free or "
-            "another guidance returns"
-        )
+    check_guided(guided, "rescale")
+    phi = checked_number(phi, "phi")
     if not 0 <= phi <= 1:
         raise ValueError(f"phi = {phi} must lie in [0, 1]: the share of the rescaled prediction")
     first = guided.branches[0]
-    if unguided(guided) is not first:
+    if guided.unguided() is not first or isinstance(guided, LimitedInterval):
         raise ValueError(
             f"{type(guided).__name__} lies around a guidance, which is rescaled first: "
-            "static_thresholding(rescale(classifier_free(...)))"
+            "static_thresholding(rescale(classifier_free(...))), "
+            "limited_interval(rescale(classifier_free(...)), low, high)"
         )
     if prediction is None:
         if not isinstance(first, NetworkDenoiser):

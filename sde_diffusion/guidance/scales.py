@@ -32,6 +32,17 @@ def checked_scale(scale: GuidanceScale, name: str = "scale") -> GuidanceScale:
     return float(scale)
 
 
+def checked_number(value: float, name: str) -> float:
+    """The value, if it is a number.
+
+    Raises:
+        TypeError: if not.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} = {value!r} must be a number")
+    return float(value)
+
+
 def scale_at(scale: GuidanceScale, t: Scalar, name: str = "scale") -> Scalar:
     """The scale at a time, or at one time a sample.
 
@@ -39,7 +50,7 @@ def scale_at(scale: GuidanceScale, t: Scalar, name: str = "scale") -> Scalar:
     tensor.
 
     Raises:
-        ValueError: if a function's value is not finite.
+        TypeError, ValueError: if a function's value is no number, or not finite.
     """
     if not callable(scale):
         return scale
@@ -54,6 +65,9 @@ def scale_at(scale: GuidanceScale, t: Scalar, name: str = "scale") -> Scalar:
 
 
 def _finite(value: Scalar, t: Scalar, name: str) -> Scalar:
+    a_number = isinstance(value, Tensor) and value.numel() == 1 and value.dtype is not torch.bool
+    if not a_number and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise TypeError(f"{name}({number_of(t):g}) = {value!r} must be a number")
     number = number_of(value)
     if not math.isfinite(number):
         raise ValueError(f"{name}({number_of(t):g}) = {number} must be finite")

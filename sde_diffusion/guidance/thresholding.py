@@ -19,6 +19,7 @@ from torch import Tensor
 from ..denoise import Denoiser
 from ..scalar import Scalar
 from .guided import Guided, Rule
+from .scales import checked_number
 
 
 class StaticThresholding(Guided):
@@ -26,9 +27,10 @@ class StaticThresholding(Guided):
 
     def __init__(self, denoiser: Denoiser, low: float, high: float) -> None:
         super().__init__(denoiser)
+        low, high = checked_number(low, "low"), checked_number(high, "high")
         if not low < high:
             raise ValueError(f"low = {low}, high = {high}: low must be below high")
-        self.low, self.high = float(low), float(high)
+        self.low, self.high = low, high
 
     def rule(self, t: Scalar) -> Rule:
         return Rule((0,), lambda x, d: d.clamp(self.low, self.high))
@@ -37,21 +39,29 @@ class StaticThresholding(Guided):
 class DynamicThresholding(Guided):
     """d clipped to a quantile of its own, and scaled; see `dynamic_thresholding`."""
 
-    def __init__(self, denoiser: Denoiser, quantile: float, limit: float, most: float) -> None:
+    def __init__(
+        self, denoiser: Denoiser, quantile: float, limit: float, max_threshold: float
+    ) -> None:
         super().__init__(denoiser)
+        quantile = checked_number(quantile, "quantile")
+        limit, max_threshold = (
+            checked_number(limit, "limit"),
+            checked_number(max_threshold, "max_threshold"),
+        )
         if not 0 <= quantile <= 1:
             raise ValueError(f"quantile = {quantile} must lie in [0, 1]: 0.995, not 99.5")
         if not 0 < limit < math.inf:
             raise ValueError(f"limit = {limit} must be positive and finite")
-        if not most >= limit:
-            raise ValueError(f"most = {most} must be at least limit = {limit}")
-        self.quantile, self.limit, self.most = float(quantile), float(limit), float(most)
+        if not max_threshold >= limit:
+            raise ValueError(f"max_threshold = {max_threshold} must be at least limit = {limit}")
+        self.quantile, self.limit, self.max_threshold = quantile, limit, max_threshold
 
     def rule(self, t: Scalar) -> Rule:
         return Rule((0,), lambda x, d: self._threshold(d))
 
     def _threshold(self, d: Tensor) -> Tensor:
-        s = _upper_quantile(d.flatten(1).abs(), self.quantile).clamp(self.limit, self.most)
+        s = _upper_quantile(d.reshape(len(d), math.prod(d.shape[1:])).abs(), self.quantile)
+        s = s.clamp(self.limit, self.max_threshold)
         s = s.reshape(-1, *[1] * (d.ndim - 1))
         return torch.minimum(torch.maximum(d, -s), s) * (self.limit / s)
 
@@ -75,7 +85,7 @@ def static_thresholding(denoiser: Denoiser, low: float = -1.0, high: float = 1.0
 
 
 def dynamic_thresholding(
-    denoiser: Denoiser, quantile: float = 0.995, limit: float = 1.0, most: float = math.inf
+    denoiser: Denoiser, quantile: float = 0.995, limit: float = 1.0, max_threshold: float = math.inf
 ) -> Guided:
     """The denoised data clipped to a quantile of its own, and scaled back into the range.
 
@@ -86,19 +96,20 @@ def dynamic_thresholding(
     So pixels that saturate are pushed inwards, rather than all held at the end of the range.
     Saharia et al., "Photorealistic text-to-image diffusion models with deep language
     understanding" (Imagen), 2022, arXiv:2205.11487, section 2.3. Diffusers: `thresholding=True`
-    with `dynamic_thresholding_ratio` = quantile and `sample_max_value` = most (there 1 unless
-    said, which makes it static).
+    with `dynamic_thresholding_ratio` = quantile and `sample_max_value` = max_threshold
+    (there 1 unless said, which makes it static).
 
     Args:
         denoiser: of data in [-limit, limit].
         quantile: in [0, 1], linear between order statistics.
         limit: end of the range of data, > 0.
-        most: the largest s, at least limit.
+        max_threshold: the largest s, at least limit.
 
     Raises:
-        ValueError: a quantile outside [0, 1], a limit that is not positive, most below limit.
+        ValueError: a quantile outside [0, 1], a limit that is not positive, max_threshold below
+            limit.
     """
-    return DynamicThresholding(denoiser, quantile, limit, most)
+    return DynamicThresholding(denoiser, quantile, limit, max_threshold)
 
 
 def _upper_quantile(values: Tensor, q: float) -> Tensor:

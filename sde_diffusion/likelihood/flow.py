@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..counts import check_count
 from ..denoise import Denoiser, NetworkDenoiser
+from ..guidance import Guided
 from ..noise import seeds_of
 from ..progress import Progress
 from .augmented import Augmented, Count, check_differentiable
@@ -118,6 +119,8 @@ def log_likelihood(
 
 def _asked_as(denoiser: Denoiser, dtype: torch.dtype) -> Denoiser:
     """A network hidden in a function does not say its dtype: it is asked in that of x."""
+    if isinstance(denoiser, Guided):
+        return denoiser.mapped(lambda branch: _asked_as(branch, dtype))
     if not isinstance(denoiser, NetworkDenoiser) or denoiser.dtype is not None:
         return denoiser
     told = copy.copy(denoiser)

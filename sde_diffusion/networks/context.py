@@ -153,6 +153,12 @@ class Condition(nn.Module):
                 built without.
         """
         count = len(x)
+        for name, part in (("context", context), ("drop", drop)):
+            if part is not None and not isinstance(part, Tensor):
+                raise TypeError(
+                    f"{name} is {type(part).__name__}: give a tensor with one entry a sample, as "
+                    f"torch.full(({count},), 2)"
+                )
         if self.none:
             if context is not None or drop is not None:
                 raise ValueError(

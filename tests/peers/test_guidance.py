@@ -39,7 +39,7 @@ def test_diffusers_guidance_scale_is_w_or_w_minus_1(w, original):
         more = {"auto_guidance_layers": 1, "dropout": 0.1} if kind is AutoGuidance else {}
         guider = kind(guidance_scale=w - original, use_original_formulation=original, **more)
         torch.testing.assert_close(guided.noise(X, T), guider.forward(*outputs).pred)
-    ours = autoguidance(CONDITIONAL, UNCONDITIONAL, w)
+    ours = autoguidance(CONDITIONAL, UNCONDITIONAL, scale=w)
     torch.testing.assert_close(ours.noise(X, T), guided.noise(X, T))
 
 

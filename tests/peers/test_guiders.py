@@ -77,7 +77,7 @@ def test_dynamic_thresholding():
             thresholding=True, dynamic_thresholding_ratio=ratio, sample_max_value=most
         )
         denoiser = sd.FunctionDenoiser(lambda x, t: d, FLOW)
-        ours = guidance.dynamic_thresholding(denoiser, ratio, most=most)(d, 0.5)
+        ours = guidance.dynamic_thresholding(denoiser, ratio, max_threshold=most)(d, 0.5)
         torch.testing.assert_close(ours, theirs._threshold_sample(d))
 
 
