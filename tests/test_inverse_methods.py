@@ -94,14 +94,15 @@ def test_pigdm_is_exact_for_data_of_one_variance(make, schedule, t, noise):
 @EVERYWHERE
 def test_one_measured_number_needs_one_variance(schedule, t):
     """With one number, for data of one variance, scalars say all: DPS is exact, and MPGD is
-    DiffPIR where the prior says nothing."""
+    DiffPIR."""
     prior = gaussian(0.7 * torch.eye(3, dtype=F64), (3,))
     measurement = Measurement(Matrix([[1.0, -2.0, 0.5]]), normal(1), 0.3)
     x, d = normal(4, 3, seed=5), prior.denoiser(schedule)
     exact = measurement.posterior(prior).denoiser(schedule)
     close(inverse.dps(d, measurement, variance=0.7)(x, t), exact(x, t))
-    found = inverse.mpgd(d, measurement, variance=math.inf)(x, t)
-    close(found, inverse.diffpir(d, measurement)(x, t))
+    for v in (0.7, math.inf):
+        found = inverse.mpgd(d, measurement, variance=v)(x, t)
+        close(found, inverse.diffpir(d, measurement, variance=v)(x, t))
 
 
 @EVERYWHERE
@@ -162,16 +163,18 @@ def test_ddnm_lets_noise_in_by_singular_vectors(make, schedule, t):
 
 
 @EVERYWHERE
+@pytest.mark.parametrize("variance", [0.7, math.inf])
 @pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
-def test_diffpir_is_a_proximal_step(make, schedule, t):
+def test_diffpir_is_a_proximal_step(make, variance, schedule, t):
     """Where the objective has no slope."""
     operator, strength, noise = make(), 3.0, 0.2
     prior = gaussian(full(math.prod(operator.event_shape)), operator.event_shape)
     measurement = Measurement.simulate(operator, prior.sample(1)[0], noise)
     x, d = normal(4, *operator.event_shape, seed=5), prior.denoiser(schedule)
-    z = inverse.diffpir(d, measurement, strength)(x, t).requires_grad_()
+    z = inverse.diffpir(d, measurement, strength, variance)(x, t).requires_grad_()
     towards_data = (measurement.residual(z) ** 2).sum() / (2 * noise**2)
-    towards_prior = strength / (2 * schedule.rho(t) ** 2) * ((z - d(x, t)) ** 2).sum()
+    precision = strength * (1 / schedule.rho(t) ** 2 + 1 / variance)
+    towards_prior = precision / 2 * ((z - d(x, t)) ** 2).sum()
     (slope,) = torch.autograd.grad(towards_data + towards_prior, z)
     assert slope.abs().max() < 1e-8
     close(inverse.diffpir(d, measurement, 1e12)(x, t), d(x, t), 1e-6)

@@ -59,6 +59,7 @@ def test_linear_operators_are_asked_for_where_needed(name, make):
         ("mmps", {"iterations": 0}, "iterations = 0"),
         ("mmps", {"iterations": 1.5}, "iterations = 1.5"),
         ("diffpir", {"strength": -0.1}, "strength = -0.1"),
+        ("diffpir", {"variance": 0.0}, "variance = 0.0 must be a number above 0"),
         ("mpgd", {"variance": True}, "variance = True"),
     ],
 )

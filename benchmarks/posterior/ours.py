@@ -7,6 +7,7 @@ method times four plans.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
@@ -35,7 +36,7 @@ PLANS: list[tuple[str, float | None, str]] = [
 METHODS: dict[str, tuple[Method, list[dict[str, float]]]] = {
     "DPS": (inverse.dps, [{}, {"variance": 0.25}]),
     "PiGDM": (inverse.pigdm, [{}, {"variance": 0.25}, {"variance": 16.0}]),
-    "DiffPIR": (inverse.diffpir, [{}, {"strength": 0.3}, {"strength": 10.0}]),
+    "DiffPIR": (inverse.diffpir, [{}, {"strength": 0.3}, {"variance": math.inf}]),
     "TMPD": (inverse.tmpd, [{}]),
     "MMPS": (inverse.mmps, [{}, {"iterations": 5}]),
     "DDNM": (inverse.ddnm, [{}]),
