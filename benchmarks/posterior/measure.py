@@ -55,8 +55,10 @@ class Bench:
         counted = Counted(self.task.prior.denoiser(self.task.schedule))
         asked = ask(self.task, counted, setting, nfe, self.seed)
         before = time.process_time()
-        with warnings.catch_warnings():
+        # azula draws from the global generator: a cell must not depend on those before it.
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
+            torch.manual_seed(self.seed)
             x = setting.solve(asked).detach()
         took = time.process_time() - before
         return x.unflatten(0, (self.task.count, self.task.samples)), counted, took

@@ -34,8 +34,8 @@ PLANS: list[tuple[str, float | None, str]] = [
 """Name, eta of DDIM (None: the default of `sample`), and grid; the first is the default."""
 
 METHODS: dict[str, tuple[Method, list[dict[str, float]]]] = {
-    "DPS": (inverse.dps, [{}, {"variance": 0.25}]),
-    "PiGDM": (inverse.pigdm, [{}, {"variance": 0.25}, {"variance": 16.0}]),
+    "DPS": (inverse.dps, [{}, {"variance": 0.3}]),
+    "PiGDM": (inverse.pigdm, [{}, {"variance": 0.3}, {"variance": 16.0}]),
     "DiffPIR": (inverse.diffpir, [{}, {"strength": 0.3}, {"variance": math.inf}]),
     "TMPD": (inverse.tmpd, [{}]),
     "MMPS": (inverse.mmps, [{}, {"iterations": 5}]),

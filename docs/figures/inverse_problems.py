@@ -57,7 +57,7 @@ def samples(prior, measurement):
         )
     times = sd.times.default(denoiser.schedule, STEPS)
     yield "daps", inverse.daps(denoiser, start, times, measurement, noise=0).x
-    plan = sd.solvers.ddim(denoiser.schedule, times, eta=1.0)
+    plan = sd.solvers.ddpm(denoiser.schedule, times)
     # One sample of each of several populations: samples of one population are dependent.
     population = twisted(plan, denoiser, measurement, (SHOWN, PARTICLES, *SHAPE), seed=0)
     yield "twisted", population.draw(1, seed=0)[:, 0]
