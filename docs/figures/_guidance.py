@@ -13,7 +13,7 @@ from sde_diffusion.problems import GaussianMixture
 
 DOUBLE = torch.float64
 SCHEDULE = sd.VPLinear()
-COUNT = 2000
+COUNT = 1000
 BOTH = GaussianMixture(
     [0.3, 0.2, 0.3, 0.2],
     [[-1.0, 0.5], [0.8, 0.7], [0.9, -0.5], [-0.7, -0.9]],
@@ -24,14 +24,24 @@ BOTH = GaussianMixture(
         [[0.2, 0.0], [0.0, 0.06]],
     ],
 )
-WANTED, OTHER = BOTH.given([0, 1]), BOTH.given([2, 3])
+WANTED, OTHER, RIGHT = BOTH.given([0, 1]), BOTH.given([2, 3]), BOTH.given([1, 2])
 
 
 def tilted(w: float, n: int = COUNT, seed: int = 0) -> Tensor:
-    """n draws from p(x|y)^w p(x)^(1-w), normalised: from cells of a fine grid."""
-    axis = torch.linspace(-3.5, 3.5, 701, dtype=DOUBLE)
+    """n draws from p(x|y)^w p(x)^(1-w), normalised."""
+    return _drawn({WANTED: w, BOTH: 1 - w}, n, seed)
+
+
+def product(n: int = COUNT, seed: int = 0) -> Tensor:
+    """n draws from p(x|y_1) p(x|y_2)/p(x), normalised: of the wanted class, and on the right."""
+    return _drawn({WANTED: 1, RIGHT: 1, BOTH: -1}, n, seed)
+
+
+def _drawn(powers: dict[GaussianMixture, float], n: int, seed: int) -> Tensor:
+    """n draws from a product of powers of densities, normalised: from cells of a fine grid."""
+    axis = torch.linspace(-3.5, 3.5, 351, dtype=DOUBLE)
     points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(-1, 2)
-    log_p = w * WANTED.log_prob(points, 1.0, 0.0) + (1 - w) * BOTH.log_prob(points, 1.0, 0.0)
+    log_p = sum(power * law.log_prob(points, 1.0, 0.0) for law, power in powers.items())
     generator = torch.Generator().manual_seed(seed)
     cell = torch.multinomial(log_p.softmax(0), n, replacement=True, generator=generator)
     inside = torch.rand(n, 2, generator=generator, dtype=DOUBLE) - 0.5
@@ -61,7 +71,7 @@ def smoothed(problem: GaussianMixture, h: float) -> sd.Denoiser:
 
 def variants(plan: sd.Plan) -> dict[str, sd.Denoiser]:
     """Every guidance of the page, by the title of its panel."""
-    wanted, both, other = (p.denoiser(SCHEDULE) for p in (WANTED, BOTH, OTHER))
+    wanted, both, other, right = (p.denoiser(SCHEDULE) for p in (WANTED, BOTH, OTHER, RIGHT))
     free = lambda w: guidance.classifier_free(wanted, both, scale=w)
     good, bad = smoothed(WANTED, 0.25), smoothed(WANTED, 0.5)
     clean = lambda d: WANTED.log_prob(d, 1.0, 0.0) - BOTH.log_prob(d, 1.0, 0.0)
@@ -75,6 +85,7 @@ def variants(plan: sd.Plan) -> dict[str, sd.Denoiser]:
         "CFG-Zero*, w = 4": guidance.cfg_zero_star(
             wanted, both, scale=4.0, zero_above=plan.times[1]
         ),
+        "composed, both w = 1": guidance.composed([wanted, right], both, scales=[1.0, 1.0]),
         "model with errors": good,
         "autoguided, w = 1.5": guidance.autoguidance(good, bad, scale=1.5),
         "classifier, w = 1": guidance.classifier(both, evidence),
