@@ -9,6 +9,7 @@ from _guidance import (
     distance,
     plan,
     product,
+    quantiles,
     start,
     tilted,
     variants,
@@ -29,7 +30,8 @@ def density(problem):
 
 
 def draw(path):
-    exact, under_both = [tilted(w, 10 * COUNT) for w in (1.0, 4.0)], product(10 * COUNT)
+    exact = [quantiles(tilted(w, 10 * COUNT)) for w in (1.0, 4.0)]
+    under_both = quantiles(product(10 * COUNT))
     seed = torch.Generator().manual_seed(3)
     table = plan()
     drawn = {name: sd.run(table, d, start()) for name, d in variants(table).items()}
@@ -52,7 +54,7 @@ def draw(path):
             ax.plot(*y[:SHOWN].T, ".", ms=2.2, color=COLOURS[1], alpha=0.6)
         else:
             laws = [under_both] if "composed" in name else exact
-            found = " | ".join(f"{distance(x, law):.2f}" for law in laws)
+            found = " | ".join(f"{distance(quantiles(x), law):.2f}" for law in laws)
             ax.set_title(f"{name}\n{found}", fontsize=9.5)
         ax.plot(*x[:SHOWN].T, ".", ms=2.2, color=COLOURS[0], alpha=0.7)
         ax.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), xticks=[], yticks=[], aspect="equal")

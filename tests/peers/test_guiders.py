@@ -3,7 +3,11 @@
 import diffusers
 import pytest
 import torch
-from diffusers.guiders import AdaptiveProjectedGuidance, ClassifierFreeZeroStarGuidance
+from diffusers.guiders import (
+    AdaptiveProjectedGuidance,
+    ClassifierFreeGuidance,
+    ClassifierFreeZeroStarGuidance,
+)
 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer
 
 import sde_diffusion as sd
@@ -68,6 +72,20 @@ def test_cfg_zero_star_of_the_flows_velocity():
         torch.testing.assert_close(
             ours[i].function(x, None), x - t * v, rtol=1e-5, atol=1e-5
         )  # its scale is computed in float32
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0.0, 1.0), (0.4, 0.7), (0.0, 0.5), (0.7, 1.0)])
+def test_guidance_in_a_share_of_the_steps(start, stop):
+    """Steps from int(start N) up to int(stop N): an interval of the noise levels of the grid."""
+    guider = ClassifierFreeGuidance(guidance_scale=W, start=start, stop=stop)
+    high, low = (FLOW.rho((*TIMES, 0.0)[int(share * len(TIMES))]) for share in (start, stop))
+    full = guidance.classifier_free(*PAIR, scale=W)
+    ours = guidance.limited_interval(full, low, high).bind(TIMES, normal(0))
+    for i, pair in enumerate(zip(CONDITIONAL, UNCONDITIONAL, strict=True)):
+        guider.set_state(i, len(TIMES), None)
+        call = ours[i]
+        found = call.scale * call.function(normal(0), None)
+        torch.testing.assert_close(found, guider.forward(*pair).pred)
 
 
 def test_dynamic_thresholding():
