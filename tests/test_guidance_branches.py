@@ -179,6 +179,7 @@ def test_whoever_goes_over_a_data_set_sees_conditions_through_any_guidance():
         guided,
         rescale(guided, 0.5, "data"),
         limited_interval(guided, 0.3, 2.0),
+        rescale(energy, 0.5, "data"),
         classifier_free(WANTED.denoiser(VP), energy, scale=2.0),
         energy,
         limited_interval(energy, 0.0, math.inf),
