@@ -6,6 +6,7 @@ from models import DOUBLE, PROBLEM, VP, Net
 from networks_listed import CONTEXTS, asked, conditional, every_kind, perturbed, small
 
 import sde_diffusion as sd
+from sde_diffusion.device import same_device
 from sde_diffusion.guidance import Cost, Guided, Rule, alone, classifier_free
 from sde_diffusion.guidance.branches import groups
 
@@ -251,6 +252,78 @@ def test_conditions_are_one_a_sample(x):
         base.given(torch.ones(4), torch.ones(5))
     assert (odd().samples, odd().conditioned) == (5, True)
     assert (Odd(base).samples, Odd(base).conditioned) == (None, False)
+
+
+class Wrong(Guided):
+    def __init__(self, rule, *branches):
+        super().__init__(*branches)
+        self.wrong = rule
+
+    def rule(self, t):
+        return self.wrong
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "words"),
+    [
+        (((0,), lambda x, d: d), TypeError, "is tuple; it must be a Rule"),
+        (None, TypeError, "is NoneType"),
+        (alone(1), ValueError, "numbered 0 to 0"),
+        (alone(-1), ValueError, "numbered 0 to 0"),
+        (Rule((0,), lambda x, d: d[:, :1]), ValueError, r"returned shape \(5, 1\)"),
+        (Rule((0,), lambda x, d: None), ValueError, "returned NoneType"),
+    ],
+)
+def test_a_rule_of_ones_own_is_checked(rule, error, words, x):
+    guided = Wrong(rule, sd.FunctionDenoiser(lambda y, t: y, VP))
+    for ask in (lambda: guided(x, 0.7), lambda: sd.run(PLAN, guided, x)):
+        with pytest.raises(error, match=words):
+            ask()
+
+
+def test_names_of_one_device():
+    device = torch.device
+    assert same_device(device("cuda"), device("cuda:0"))
+    assert same_device(device("cuda:1"), device("cuda:1"))
+    assert not same_device(device("cuda:1"), device("cuda:0"))
+    assert not same_device(device("cuda"), device("cpu"))
+    on = lambda name: sd.NetworkDenoiser(lambda y, t: y, VP, device=name)
+    assert len(Odd(on("meta"), on("meta:0")).branches) == 2
+    assert sd.run(PLAN, on("cpu:0"), torch.ones(2, 3)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("value", ["3", None, True, (1.0, 2.0), [1.0]])
+def test_a_number_is_a_number(value):
+    a, b = (sd.FunctionDenoiser(lambda y, t: y, VP) for _ in range(2))
+    guide, free = sd.guidance, classifier_free(a, b, scale=2.0)
+    for attempt in (
+        lambda: classifier_free(a, b, scale=value),
+        lambda: classifier_free(a, b, scale=lambda t: value)(torch.ones(2, 3), 0.5),
+        lambda: guide.rescale(free, value, "data"),
+        lambda: guide.limited_interval(free, value, 2.0),
+        lambda: guide.limited_interval(free, 0.1, value),
+        lambda: guide.adaptive_projected(a, b, scale=2.0, eta=value),
+        lambda: guide.adaptive_projected(a, b, scale=2.0, momentum=value),
+        lambda: guide.adaptive_projected(a, b, scale=2.0, norm_threshold=value),
+        lambda: guide.cfg_zero_star(a, b, scale=2.0, zero_above=value),
+        lambda: guide.cfg_plus_plus(a, b, scale=0.5, times=[0.9, 0.5], eta=value),
+        lambda: guide.dynamic_thresholding(a, value),
+        lambda: guide.static_thresholding(a, value),
+    ):
+        with pytest.raises(TypeError, match="must be a number"):
+            attempt()
+    with pytest.raises(TypeError, match="times = 20 must be the grid"):
+        guide.cfg_plus_plus(a, b, scale=0.5, times=20)
+
+
+def test_a_guidance_tells_its_name_and_parameters():
+    a, b = (sd.FunctionDenoiser(lambda y, t: y, VP) for _ in range(2))
+    free = classifier_free(a, b, scale=3)
+    assert repr(free) == "classifier_free(FunctionDenoiser, FunctionDenoiser, scale=3)"
+    clipped = sd.guidance.static_thresholding(sd.guidance.autoguidance(a, b, scale=1.5))
+    inner = "autoguidance(FunctionDenoiser, FunctionDenoiser, scale=1.5)"
+    assert repr(clipped) == f"StaticThresholding({inner}, low=-1, high=1)"
+    assert "zero_above=inf" in repr(sd.guidance.cfg_zero_star(a, b, scale=2.0))
 
 
 class Broadcasts(sd.Denoiser):

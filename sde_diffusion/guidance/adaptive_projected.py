@@ -29,6 +29,8 @@ from .scales import GuidanceScale, checked_number, checked_scale, scale_at
 class AdaptiveProjected(Guided):
     """See `adaptive_projected`."""
 
+    shown = ("scale", "eta", "norm_threshold", "momentum")
+
     def __init__(
         self,
         conditional: Denoiser,

@@ -30,4 +30,4 @@ def autoguidance(good: Denoiser, bad: Denoiser, *, scale: GuidanceScale) -> Guid
     check_denoisers(good, bad)
     if same_question(good, bad):
         raise ValueError("good and bad are one denoiser: give a worse version of it as bad")
-    return Extrapolation(good, bad, scale)
+    return Extrapolation(good, bad, scale, "autoguidance")

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from ..denoise import Denoiser
 from ..times import check_grid
-from .classifier_free import classifier_free
+from .classifier_free import pair
+from .extrapolation import Extrapolation
 from .guided import Guided, check_denoisers
 from .scales import checked_number, checked_scale
 
@@ -83,4 +84,4 @@ def cfg_plus_plus(
             )
         return scales[known]
 
-    return classifier_free(conditional, unconditional, scale=at)
+    return Extrapolation(*pair(conditional, unconditional), at, "cfg_plus_plus")

@@ -36,6 +36,8 @@ from .scales import GuidanceScale, checked_number, checked_scale, scale_at
 class CFGZeroStar(Guided):
     """See `cfg_zero_star`."""
 
+    shown = ("scale", "zero_above")
+
     def __init__(
         self,
         conditional: Denoiser,

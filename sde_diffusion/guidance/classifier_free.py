@@ -51,7 +51,7 @@ def classifier_free(
         ValueError: no condition; another package's network without the unconditional one; other
             schedules; a scale that is not finite.
     """
-    return Extrapolation(*pair(conditional, unconditional), scale)
+    return Extrapolation(*pair(conditional, unconditional), scale, "classifier_free")
 
 
 def pair(conditional: Denoiser, unconditional: Denoiser | None) -> tuple[Denoiser, Denoiser]:

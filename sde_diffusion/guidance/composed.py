@@ -32,6 +32,8 @@ class Composed(Guided):
         scales: w_i, each a number or a function of t.
     """
 
+    shown = ("scales",)
+
     def __init__(
         self,
         conditionals: Sequence[Denoiser],

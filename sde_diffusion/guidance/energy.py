@@ -28,6 +28,8 @@ from .scales import GuidanceScale, checked_scale, scale_at
 class Energy(Guided):
     """What both kinds share: the function, its scale, and the conditions of samples."""
 
+    shown = ("log_p", "scale")
+
     def __init__(
         self,
         denoiser: Denoiser,

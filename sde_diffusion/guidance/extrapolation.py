@@ -22,14 +22,23 @@ class Extrapolation(Guided):
         first: d_0.
         second: d_1.
         scale: w, a number, or a function of t.
+        name: of the guidance.
 
     Raises:
         TypeError, ValueError: as `Guided`; a scale that is no number, not finite.
     """
 
-    def __init__(self, first: Denoiser, second: Denoiser, scale: GuidanceScale) -> None:
+    shown = ("scale",)
+
+    def __init__(
+        self, first: Denoiser, second: Denoiser, scale: GuidanceScale, name: str = "Extrapolation"
+    ) -> None:
         super().__init__(first, second)
-        self.scale = checked_scale(scale)
+        self.scale, self._name = checked_scale(scale), name
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     def rule(self, t: Scalar) -> Rule:
         w = scale_at(self.scale, t)

@@ -73,6 +73,7 @@ class Guided(Denoiser):
     """
 
     branches: tuple[Denoiser, ...]
+    shown: tuple[str, ...] = ()  # the parameters that `repr` tells
 
     def __init__(self, *branches: Denoiser) -> None:
         if not branches:
@@ -97,6 +98,16 @@ class Guided(Denoiser):
     def rules(self, times: Sequence[float]) -> list[Rule]:
         """What is done at each network call of one run; what a run remembers is made here."""
         return [self.rule(t) for t in times]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        parts = [_told(branch) for branch in self.branches]
+        parts += [f"{name}={_told(getattr(self, name))}" for name in self.shown]
+        return f"{self.name}({', '.join(parts)})"
 
     @property
     def device(self) -> torch.device | None:
@@ -180,6 +191,17 @@ class Guided(Denoiser):
             calls += sum(inner[g.members[0]].calls for g in groups(asked, count))
             evaluations += sum(cost.evaluations for cost in inner)
         return Cost(calls, evaluations)
+
+
+def _told(value: object) -> str:
+    """A number, a function, a guided or another denoiser in few words."""
+    if isinstance(value, Denoiser):
+        return repr(value) if isinstance(value, Guided) else type(value).__name__
+    if isinstance(value, list):
+        return f"[{', '.join(map(_told, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return getattr(value, "__name__", type(value).__name__) if callable(value) else repr(value)
 
 
 def check_denoisers(*branches: Denoiser) -> None:

@@ -27,6 +27,8 @@ class LimitedInterval(Guided):
         low, high: ends of the interval of sigma_t/alpha_t.
     """
 
+    shown = ("low", "high")
+
     def __init__(self, inside: Denoiser, outside: Denoiser, low: float, high: float) -> None:
         super().__init__(outside, inside)
         self.low, self.high = low, high

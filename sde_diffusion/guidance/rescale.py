@@ -51,6 +51,8 @@ class Rescaled(Guided):
         sigma_data: for "edm".
     """
 
+    shown = ("phi", "prediction")
+
     def __init__(self, guided: Guided, phi: float, prediction: str, sigma_data: float) -> None:
         super().__init__(*guided.branches)
         self.guided, self.phi, self.prediction = guided, phi, prediction

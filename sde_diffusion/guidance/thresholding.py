@@ -25,6 +25,8 @@ from .scales import checked_number
 class StaticThresholding(Guided):
     """d clipped to [low, high]; see `static_thresholding`."""
 
+    shown = ("low", "high")
+
     def __init__(self, denoiser: Denoiser, low: float, high: float) -> None:
         super().__init__(denoiser)
         low, high = checked_number(low, "low"), checked_number(high, "high")
@@ -38,6 +40,8 @@ class StaticThresholding(Guided):
 
 class DynamicThresholding(Guided):
     """d clipped to a quantile of its own, and scaled; see `dynamic_thresholding`."""
+
+    shown = ("quantile", "limit", "max_threshold")
 
     def __init__(
         self, denoiser: Denoiser, quantile: float, limit: float, max_threshold: float
