@@ -83,7 +83,7 @@ def gradient_of_log(
     Raises:
         RuntimeError: in inference mode, or with a network that was made in it.
         ValueError: if log_p answers with another shape, or autograd sees no way from it to x.
-        TypeError: if log_p answers with no floating tensor.
+        TypeError: if log_p answers with no floating tensor, or computes in another dtype than x's.
     """
     keep = asks_for_gradients(x) if keep is None else keep
     leaf = _leaf(x, "log_p")
@@ -153,6 +153,11 @@ def _tracked(what: str) -> Iterator[None]:
         with torch.enable_grad():
             yield
     except RuntimeError as error:
+        if "same dtype" in str(error):
+            raise TypeError(
+                f"{what} computes in another dtype than the state's ({error}): convert within it, "
+                "e.g. lambda x, t: classifier(x.float(), t)"
+            ) from error
         if "Inference tensors cannot be saved" not in str(error):
             raise
         raise RuntimeError(

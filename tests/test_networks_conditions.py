@@ -136,6 +136,8 @@ def test_the_vector_of_tokens_is_its_formula():
         ("image", torch.zeros(4, 3, 3, 6), ValueError, "divide 4 .*interpolate.* size=.4, 6"),
         ("image", torch.zeros(4, 3, 8, 12), ValueError, "columns that divide 6: resize them"),
         ("image", torch.zeros(4, 3, 0, 6), ValueError, "resize them"),
+        ("classes", 2, TypeError, r"context is int: give a tensor .*\(4,\)"),
+        ("classes", [0, 1, 2, 3], TypeError, "context is list"),
         ("none", torch.zeros(4).long(), ValueError, "built without a condition"),
     ],
 )
