@@ -31,6 +31,21 @@ def every_solver():
     return [pytest.param(p.values[0], dict(p.values[1].options), id=p.id) for p in every_claim()]
 
 
+def every_solver_with(choices, fully=()):
+    """(name, options, choice): every claim with one of the choices in turn.
+
+    The first claims of the solvers `fully` come with all of them.
+    """
+    found, given = [], set()
+    for i, parameters in enumerate(every_solver()):
+        name, options = parameters.values
+        whole = name in fully and name not in given
+        given.add(name)
+        for choice in choices if whole else [choices[i % len(choices)]]:
+            found.append(pytest.param(name, options, choice, id=f"{parameters.id}-{choice}"))
+    return found
+
+
 def smooth_grid(schedule, steps, lambda_start=-2.0, lambda_end=2.0):
     """Even steps in lambda between two noise levels at which every method is regular."""
     t_start, t_end = (schedule.time_of(v) for v in (lambda_start, lambda_end))

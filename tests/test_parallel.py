@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from enumeration import every_solver, smooth_grid
+from enumeration import every_solver_with, smooth_grid
 from models import DOUBLE, PROBLEM, VP
 
 import sde_diffusion as sd
@@ -45,24 +45,27 @@ class Spy(sd.Denoiser):
         return self.inner(x, t)
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
-def test_the_limit_is_the_sequential_result_and_k_rounds_make_k_states_exact(name, options):
+FULLY = ("ddim", "adams", "heun", "unipc", "sa_solver", "restart")
+
+
+@pytest.mark.parametrize(("name", "options", "method"), every_solver_with([*METHODS], FULLY))
+def test_the_limit_is_the_sequential_result_and_k_rounds_make_k_states_exact(name, options, method):
+    """Every plan with one method in turn; a plan of each kind with all of them."""
     plan = sd.SOLVERS[name](VP, smooth_grid(VP, 6), **options)
     x, noise = starts(), [1, 2]
     sequential = Spy()
     right = sd.run(plan, sequential, x, noise=noise)
-    for method in METHODS:
-        spy = Spy()
-        found = run_parallel(plan, spy, x, noise=noise, method=method, tolerance=NEVER)
-        torch.testing.assert_close(found.x, right, rtol=1e-10, atol=1e-10)
-        assert found.converged.all()
-        if method == "parareal":  # has blocks of rows that are exact together
-            continue
-        assert found.rounds <= plan.nfe
-        for k, (exact, t) in enumerate(sequential.asked[: found.rounds]):
-            there = torch.cat([y[u == t[0]] for y, u in spy.asked[: k + 1]])
-            nearest = torch.cdist(exact, there, compute_mode=_EXACTLY).amin(1)
-            assert nearest.max() < 1e-10, (method, k)
+    spy = Spy()
+    found = run_parallel(plan, spy, x, noise=noise, method=method, tolerance=NEVER)
+    torch.testing.assert_close(found.x, right, rtol=1e-10, atol=1e-10)
+    assert found.converged.all()
+    if method == "parareal":  # has blocks of rows that are exact together
+        return
+    assert found.rounds <= plan.nfe
+    for k, (exact, t) in enumerate(sequential.asked[: found.rounds]):
+        there = torch.cat([y[u == t[0]] for y, u in spy.asked[: k + 1]])
+        nearest = torch.cdist(exact, there, compute_mode=_EXACTLY).amin(1)
+        assert nearest.max() < 1e-10, k
 
 
 @pytest.mark.parametrize("schedule", [VP, sd.EDM(), sd.FlowMatching()], ids=repr)
