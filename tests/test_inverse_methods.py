@@ -151,6 +151,7 @@ def test_ddnm_without_noise_agrees_with_y_and_leaves_the_rest(make):
 @pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
 def test_ddnm_lets_noise_in_by_singular_vectors(make, schedule, t):
     operator, noise = make(), 0.6
+    operator.decomposed = 100
     prior = gaussian(full(math.prod(operator.event_shape)), operator.event_shape)
     measurement = Measurement.simulate(operator, prior.sample(1)[0], noise)
     x, d = normal(4, *operator.event_shape, seed=5), prior.denoiser(schedule)

@@ -8,7 +8,16 @@ from operators_listed import NONLINEAR
 
 import sde_diffusion as sd
 from sde_diffusion import inverse
-from sde_diffusion.inverse import FunctionOperator, LinearOperator, Matrix, Measurement
+from sde_diffusion.inverse import (
+    Blur,
+    Downsample,
+    FunctionOperator,
+    LinearOperator,
+    Mask,
+    Matrix,
+    Measurement,
+    gaussian_kernel,
+)
 
 F64 = torch.float64
 METHODS = pytest.mark.parametrize("method", inverse.METHODS.values(), ids=inverse.METHODS)
@@ -80,13 +89,32 @@ def test_too_many_numbers_to_decompose_are_refused_before_it_begins():
         def apply(self, x):
             return x
 
-        def matrix(self):
-            raise AssertionError("never to be made")
-
     law = sd.FunctionDenoiser(lambda x, t: x, sd.VPLinear())
-    with pytest.raises(ValueError, match="with noise take diffpir"):
+    with pytest.raises(ValueError, match=r"Large has 5000.*Set operator.decomposed = 5000"):
         inverse.ddnm(law, Measurement(Large(), torch.zeros(5000), 0.1))
     inverse.ddnm(law, Measurement(Large(), torch.zeros(5000), 0.0))
+    willing = Large()
+    willing.decomposed = 5000  # the cure that the message names
+    inverse.ddnm(law, Measurement(willing, torch.zeros(5000), 0.1))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda shape: Mask(torch.arange(math.prod(shape)).reshape(shape) % 2 == 0),
+        lambda shape: Downsample(2, shape),
+        lambda shape: Blur(gaussian_kernel(1.5), shape),
+    ],
+)
+def test_ddnm_with_noise_knows_the_singular_vectors_of_large_images(make):
+    """(3, 96, 96): 27,648 numbers, of which no matrix could be made."""
+    operator = make((3, 96, 96))
+    operator.matrix = None  # never to be asked for
+    x, law = normal(1, 3, 96, 96), sd.FunctionDenoiser(lambda x, t: 0.5 * x, sd.VPLinear())
+    problem = Measurement.simulate(operator, x[0], 0.1, seed=0)
+    moved = inverse.ddnm(law, problem)(x, 0.5)
+    before, after = (problem.residual(v).norm() for v in (law(x, 0.5), moved))
+    assert after < 0.5 * before
 
 
 @METHODS

@@ -10,6 +10,7 @@ from operators_listed import LINEAR, OPERATORS
 
 from sde_diffusion import inverse
 from sde_diffusion.inverse import LinearOperator, Mask, Matrix, Operator
+from sde_diffusion.inverse.conjugate_gradients import conjugate_gradients
 
 F64 = torch.float64
 
@@ -64,6 +65,26 @@ def test_solve(make, dtype, a, b):
     torch.testing.assert_close(
         u.double().flatten(1), expected, rtol=tolerance, atol=tolerance * size
     )
+
+
+@linear
+@pytest.mark.parametrize("function", [lambda s2: s2 / (1 + s2), lambda s2: (-s2).exp()])
+def test_functions_of_the_squared_singular_values(make, function):
+    """One where f(0) = 0, and one where not: what no datum explains is scaled by f(0)."""
+    operator = make()
+    operator.decomposed = 100
+    v = _draw(operator.measured_shape)
+    matrix = operator.matrix()
+    s2, u = torch.linalg.eigh(matrix @ matrix.T)
+    expected = v.flatten(1) @ u @ torch.diag(function(s2)) @ u.T
+    found = operator.spectral(v, function)
+    assert found.shape == v.shape
+    torch.testing.assert_close(found.flatten(1), expected, rtol=1e-8, atol=1e-8)
+    by_sample = torch.tensor([1.0, 2.0, 0.0], dtype=F64)
+    scaled = operator.spectral(
+        v, lambda s2: by_sample.reshape(-1, *[1] * (s2.ndim - 1)) * function(s2)
+    )
+    torch.testing.assert_close(scaled.flatten(1), by_sample[:, None] * expected)
 
 
 @linear
@@ -196,9 +217,14 @@ def test_conjugate_gradients_say_when_they_fail():
             return x @ (1 / (1 + i + i[:, None]))
 
     v = _draw((60,), dtype=torch.float32)
-    with pytest.raises(RuntimeError, match=r"badly conditioned.*Matrix\(operator.matrix"):
+    with pytest.raises(RuntimeError, match=r"badly conditioned.*operator.decomposed = "):
         Hilbert().solve(v, 1.0, 0.0)
     assert torch.isfinite(Hilbert().solve(v, 1.0, 1e-2)).all()
+    decomposed = Hilbert()
+    decomposed.decomposed = 60  # the cure that the message names
+    assert torch.isfinite(decomposed.solve(v, 1.0, 0.0)).all()
+    with pytest.raises(RuntimeError, match="residual of nan"):
+        conjugate_gradients(lambda u: u * math.nan, v, 3)
 
 
 @every

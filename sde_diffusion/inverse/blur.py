@@ -6,6 +6,7 @@ A x = F^{-1}(H F x),  H = F k,    (a A A^T + b I)^{-1} v = F^{-1}(F v / (a |H|^2
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -53,21 +54,25 @@ class Blur(Diagonal):
 
     def apply(self, x: Tensor) -> Tensor:
         h, _ = self._constants.like(x)
-        return self._filter(x, h)
+        return self._waves(x, h)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         h, _ = self._constants.like(y)
-        return self._filter(y, h.conj())
+        return self._waves(y, h.conj())
 
     def _solve(self, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
         _, power = self._constants.like(v)
-        return self._filter(v, inverse(a * power + b))
+        return self._waves(v, inverse(a * power + b))
 
     def _adjoint_solve(self, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
         h, power = self._constants.like(v)
-        return self._filter(v, h.conj() * inverse(a * power + b))
+        return self._waves(v, h.conj() * inverse(a * power + b))
 
-    def _filter(self, x: Tensor, response: Tensor) -> Tensor:
+    def _spectral(self, v: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        _, power = self._constants.like(v)
+        return self._waves(v, function(power.reshape(*[1] * (v.ndim - power.ndim), *power.shape)))
+
+    def _waves(self, x: Tensor, response: Tensor) -> Tensor:
         waves = torch.fft.rfftn(x, dim=self._dimensions)
         return torch.fft.irfftn(waves * response, s=self._sizes, dim=self._dimensions)
 

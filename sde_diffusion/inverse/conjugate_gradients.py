@@ -119,6 +119,7 @@ def _check(gamma: Tensor, enough: Tensor, most: int, dtype: torch.dtype) -> None
         raise RuntimeError(
             f"conjugate gradients left a relative residual of {worst:.2g} after {most} iterations "
             f"in {dtype}, for {int(late.sum())} of {len(gamma)} samples: the operator is badly "
-            "conditioned, or not linear; use float64, a larger b, or, where it is small, "
-            "Matrix(operator.matrix()), which knows its singular vectors"
+            "conditioned for so little noise in the measurement (b of a A A^T + b I), or not "
+            "linear. Take float64 states; or have its singular vectors found, once: "
+            "operator.decomposed = the count of its measured numbers; or give more noise"
         )

@@ -7,7 +7,6 @@ and with noise, in the singular vectors of A, only as much of it as does not spo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -16,10 +15,8 @@ from torch import Tensor
 from ..denoise import Denoiser
 from ..scalar import ratio
 from .measurement import Measurement
-from .operator import Constants, LinearOperator, inverse
+from .operator import LinearOperator, inverse
 from .posterior import Here, Posterior, check_linear, check_posed
-
-LARGEST = 4096  # measured numbers of which A A^T is decomposed
 
 
 def ddnm(denoiser: Denoiser, measurement: Measurement) -> Posterior:
@@ -36,17 +33,20 @@ def ddnm(denoiser: Denoiser, measurement: Measurement) -> Posterior:
 
     Args:
         denoiser: d = E[x_0 | x_t].
-        measurement: y, A and sigma_y; A linear, with sigma_y > 0 of at most 4096 measured numbers.
+        measurement: y, A and sigma_y; A linear. With sigma_y > 0 the singular vectors are needed:
+            masks, blurs and down-sampling know them at any size, and those of others are found in
+            float64, for at most `operator.decomposed` (4096) measured numbers.
 
     Raises:
         TypeError: A not linear.
-        ValueError: too many measured numbers.
+        ValueError: noise, and singular vectors neither known nor few enough to be found.
     """
     check_posed(denoiser, measurement)
     check_linear("ddnm", measurement)
     if measurement.noise == 0:
         return Posterior(denoiser, measurement, _project)
-    return Posterior(denoiser, measurement, _noisy(measurement))
+    cast(LinearOperator, measurement.operator).check_spectral()
+    return Posterior(denoiser, measurement, _filtered)
 
 
 def _project(here: Here) -> Tensor:
@@ -54,25 +54,16 @@ def _project(here: Here) -> Tensor:
     return d + here.operator.pseudo_inverse(here.measurement.residual(d))
 
 
-def _noisy(measurement: Measurement) -> Callable[[Here], Tensor]:
-    shape = tuple(measurement.operator.measured_shape)
-    if torch.Size(shape).numel() > LARGEST:
-        raise ValueError(
-            f"measurements of shape {shape} are too many to decompose A A^T (at most {LARGEST} "
-            "numbers); with noise take diffpir, which needs no singular vectors"
-        )
-    matrix = cast(LinearOperator, measurement.operator).matrix()
-    basis, s, _ = torch.linalg.svd(matrix, full_matrices=False)
-    constants = Constants(basis, s.where(s > 1e-12 * s[0], 0.0))
+def _filtered(here: Here) -> Tensor:
+    d = here.prior()
+    r = here.measurement.residual(d)
+    let_in = ratio(here.sigma, here.alpha * here.measurement.noise)
+    let_in = let_in.to(r) if isinstance(let_in, Tensor) else r.new_tensor(let_in)
 
-    def rule(here: Here) -> Tensor:
-        d = here.prior()
-        r = here.measurement.residual(d)
-        u, s = constants.like(r)
-        let_in = ratio(here.sigma, here.alpha * measurement.noise)
-        let_in = let_in.to(r) if isinstance(let_in, Tensor) else r.new_tensor(let_in)
-        weights = torch.minimum(inverse(s), let_in.reshape(-1, 1)) * inverse(s)  # l_i / s_i^2
-        filtered = ((r.flatten(1) @ u) * weights) @ u.mT
-        return d + here.operator.adjoint(filtered.reshape(r.shape))
+    def weights(squares: Tensor) -> Tensor:
+        """l_i/s_i^2, and 0 where s_i = 0."""
+        one_by_s = inverse(squares).sqrt()
+        share = let_in.reshape(-1, *[1] * (squares.ndim - 1))
+        return torch.minimum(one_by_s, share) * one_by_s
 
-    return rule
+    return d + here.operator.adjoint(here.operator.spectral(r, weights))

@@ -26,7 +26,7 @@ class Downsample(Diagonal):
                 f"factor = {factor!r} must be a whole number that divides the height and width of "
                 f"{self.event_shape}"
             )
-        self.factor = factor
+        self.factor, self.power = factor, 1 / factor**2
         self.measured_shape = (*channels, height // factor, width // factor)
 
     def apply(self, x: Tensor) -> Tensor:

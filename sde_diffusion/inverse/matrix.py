@@ -6,6 +6,7 @@ r"""A matrix as an operator, with the singular value decomposition A = U diag(s)
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -65,6 +66,16 @@ class Matrix(LinearOperator):
         # Where b = 0 and s = 0, nothing comes from nothing.
         weights = torch.where(s > 0, s / (a * s**2 + b), 0.0)
         return ((v @ u * weights) @ vt).reshape(-1, *self.event_shape)
+
+    def _spectral(self, v: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        _, u, s, _ = self._constants.like(v)
+        inside = v @ u
+        outside = v - inside @ u.T
+        return (inside * function(s[None] ** 2)) @ u.T + outside * function(s.new_zeros(1, 1))
+
+    @property
+    def _small(self) -> bool:
+        return True
 
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
         _, u, s, vt = self._constants.like(y)

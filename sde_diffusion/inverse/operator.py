@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -99,6 +100,31 @@ class LinearOperator(Operator):
         """A^+ y = A^T (A A^T)^+ y, the datum of least norm among the nearest to y."""
         return self._pseudo_inverse(self._measured("y", y))
 
+    def spectral(self, v: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """f(A A^T) v = U diag(f(s_i^2)) U^T v, where A A^T = U diag(s_i^2) U^T.
+
+        Args:
+            v: (batch, *measured_shape).
+            function: f, elementwise: a tensor of s_i^2, (1, ..), to as many numbers, or to as many
+                for each sample, (batch, ..).
+
+        Raises:
+            ValueError: more measured numbers than are decomposed, and no closed form.
+        """
+        self.check_spectral()
+        return self._spectral(self._measured("v", v), function)
+
+    def check_spectral(self) -> None:
+        """ValueError where the singular vectors are not known, and too many to be found."""
+        if not self._small:
+            count = math.prod(self.measured_shape)
+            raise ValueError(
+                f"{type(self).__name__} has {count} measured numbers and no singular vectors in "
+                f"closed form; they are found for at most {self.decomposed}. Set "
+                f"operator.decomposed = {count} to have them found, once ({count}^2 numbers in "
+                "float64; 4096 take a minute, and the time grows with the cube)"
+            )
+
     def matrix(self) -> Tensor:
         """A as a matrix, float64, (measured numbers, data numbers), both flattened."""
         eye = torch.eye(math.prod(self.event_shape), dtype=torch.float64)
@@ -131,6 +157,11 @@ class LinearOperator(Operator):
         a, b = (c.reshape(-1, *[1] * (right.ndim - 1)) for c in (a, b))
         system = lambda x: a * self._adjoint(self.apply(x)) + b * x
         return conjugate_gradients(system, right, self._most)
+
+    def _spectral(self, v: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """As `spectral`, unchecked."""
+        basis, squares = self._eigenvectors.like(v)
+        return ((v.flatten(1) @ basis * function(squares[None])) @ basis.T).reshape(v.shape)
 
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
         if not self._small:
@@ -182,7 +213,16 @@ class LinearOperator(Operator):
 
 
 class Diagonal(LinearOperator):
-    """A linear operator whose A A^T is diagonal in a basis that is known: solved in closed form."""
+    """A linear operator whose A A^T is diagonal in a basis that is known: solved in closed form.
+
+    Attributes:
+        power: A A^T = power I, unless `_spectral` is another.
+    """
+
+    power: float = 1.0
+
+    def _spectral(self, v: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        return v * function(v.new_full([1] * v.ndim, self.power))
 
     def _adjoint_solve(self, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return self._adjoint(self._solve(v, a, b))
