@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from particle_problems import DENOISER, MATRIX, MEASUREMENT, Y, grid, plan_of
+from particle_problems import (
+    DENOISER,
+    MATRIX,
+    MEAN,
+    MEASUREMENT,
+    SCHEDULE,
+    VARIANCE,
+    Y,
+    grid,
+    plan_of,
+)
 
 import sde_diffusion as sd
 from sde_diffusion.inverse import Matrix, Measurement, Operator
@@ -16,8 +26,17 @@ def find(plan=PLAN, denoiser=DENOISER, measurement=MEASUREMENT, shape=SHAPE, **o
     return twisted(plan, denoiser, measurement, shape, **options)
 
 
-def push(reward=lambda x: x[:, 0], **options):
-    return steer(PLAN, DENOISER, reward, SHAPE, seed=0, **options)
+def push(reward=lambda x: x[:, 0], denoiser=DENOISER, **options):
+    return steer(PLAN, denoiser, reward, SHAPE, seed=0, **options)
+
+
+def labelled(count):
+    """A network with a label for each of so many samples."""
+    network = sd.NetworkDenoiser(lambda x, t, label: x * label[:, None], SCHEDULE, "data")
+    return network.given(torch.arange(count))
+
+
+OTHER = sd.problems.Gaussian(MEAN, VARIANCE).denoiser(sd.VPCosine())
 
 
 class Square(Operator):
@@ -35,12 +54,28 @@ class Square(Operator):
         (lambda: find(shape=(2, 4, 5)), ValueError, r"event \(5,\).*\(3,\)"),
         (lambda: find(plan=plan_of("ddim", 4)), ValueError, "draws no noise.*eta=1"),
         (lambda: find(plan="ddpm"), TypeError, "need a Plan, not str"),
-        (lambda: find(denoiser=lambda x, t: x), TypeError, "need a Denoiser"),
-        (lambda: find(measurement=Y), TypeError, "must be a Measurement"),
+        (lambda: find(denoiser=lambda x, t: x), TypeError, "the prior is function.*wrap it"),
+        (lambda: steer(PLAN, "model", len, SHAPE), TypeError, "need a Denoiser"),
+        (lambda: find(measurement=Y), TypeError, "measurement is Tensor"),
         (lambda: find(threshold=1.5), ValueError, r"threshold = 1.5 must lie in \[0, 1\]"),
         (lambda: find(resampling="stratifed"), ValueError, "stratified"),
         (lambda: find(twist="isotrop"), ValueError, "isotropic"),
         (lambda: find(variance=0.0), ValueError, "variance = 0.0"),
+        (lambda: find(variance="a"), ValueError, "variance = 'a' must be a number"),
+        (lambda: find(variance=True), ValueError, "variance = True must be a number"),
+        (lambda: find(variance=float("inf")), ValueError, "variance = inf.*finite"),
+        (lambda: find(threshold="a"), ValueError, "threshold = 'a' must lie"),
+        (
+            lambda: find(twist=lambda m, d, *_: (d[:, 0], d[:, :1])),
+            ValueError,
+            r"\(8, 1\).*\(8, 3\)",
+        ),
+        (lambda: find(twist=lambda m, d, *_: (d.sum(), d)), ValueError, r"log psi.*\(8,\)"),
+        (lambda: find(twist=lambda m, d, *_: (d[:, 0], None)), ValueError, "gradient None"),
+        (lambda: find(denoiser=labelled(3)), ValueError, "3 samples.*2 populations"),
+        (lambda: push(denoiser=labelled(4)), ValueError, "4 samples.*2 populations"),
+        (lambda: push(denoiser=labelled(1)), ValueError, "1 samples.*2 populations"),
+        (lambda: push(proposal=labelled(1)), ValueError, "1 samples.*2 populations"),
         (lambda: find(batch=0), ValueError, "batch = 0"),
         (lambda: find(seed=[1, 2, 3]), ValueError, "3 seeds for 2"),
         (lambda: find(start=torch.zeros(8, 3)), ValueError, "start has shape"),
@@ -73,9 +108,17 @@ class Square(Operator):
         (lambda: push(lambda x: x), ValueError, r"returned \(8, 3\) for 8 particles"),
         (lambda: push(lambda x: 1.0), ValueError, "returned float"),
         (lambda: push(3), TypeError, "must be a function"),
+        (lambda: push(lambda x: x[:, 0] + 0j), ValueError, "complex64.*must be real"),
         (lambda: push(scale=float("inf")), ValueError, "scale = inf"),
+        (lambda: push(scale="a"), ValueError, "scale = 'a' must be a finite number"),
         (lambda: push(potential="maximum"), ValueError, "max"),
+        (lambda: push(potential="max"), ValueError, "'max' multiplies.*at="),
+        (lambda: push(potential="sum"), ValueError, "'sum' multiplies.*at="),
         (lambda: push(at=[4]), ValueError, r"at has 4.*0 \.\. 3"),
+        (lambda: push(at=[True]), ValueError, "at has True.*integer"),
+        (lambda: push(at=torch.tensor([0.5])), ValueError, "at has 0.5.*integer"),
+        (lambda: push(at=3), TypeError, r"at=\[3\]"),
+        (lambda: push(proposal=OTHER), ValueError, "VPCosine.*same schedule"),
         (lambda: push(proposal=3), TypeError, "proposal must be a Denoiser"),
         (lambda: push().draw(0), ValueError, "n = 0"),
     ],

@@ -2,11 +2,21 @@
 
 import pytest
 import torch
-from particle_problems import DENOISER, MATRIX, MEASUREMENT, NOISE, SCHEDULE, Y, grid, plan_of
+from particle_problems import (
+    DENOISER,
+    MATRIX,
+    MEASUREMENT,
+    NOISE,
+    SCHEDULE,
+    Y,
+    assert_mean,
+    grid,
+    plan_of,
+)
 
 import sde_diffusion as sd
 from sde_diffusion.inverse import Matrix, Measurement
-from sde_diffusion.particles import POTENTIALS, effective_sample_size, steer, twisted
+from sde_diffusion.particles import POTENTIALS, Population, effective_sample_size, steer, twisted
 
 PLAN = plan_of("sde_dpm_solver_pp_2m", 6)
 
@@ -135,6 +145,30 @@ def test_particles_are_weighed_where_it_is_asked():
     found = steer(PLAN, DENOISER, reward, (1, 8, 3), at=[2, 4], seed=0, batch=3)
     torch.testing.assert_close(found.times, torch.stack([grid(6)[i] for i in (2, 4, 6)]))
     assert asked == [3, 3, 2] * 3
+    again = steer(PLAN, DENOISER, reward, (1, 8, 3), at=torch.tensor([4, 2]), seed=0)
+    assert_same(found, again)
+
+
+def test_a_population_is_resampled_below_the_threshold_and_not_at_it():
+    """One weighing before the end; with 8 particles, 8 threshold is exact in binary."""
+    few = lambda threshold: steer(
+        *(PLAN, DENOISER, lambda x: 3 * x[:, 0], (1, 8, 3)), at=[4], seed=1, threshold=threshold
+    )
+    ess = few(0.0).ess[0, 0] / 8
+    stay = torch.arange(8)
+    assert torch.equal(few(float(ess)).ancestors[0, 0], stay)
+    above = float(torch.nextafter(ess, torch.ones_like(ess)))
+    assert not torch.equal(few(above).ancestors[0, 0], stay)
+
+
+def test_draws_are_in_random_order():
+    """Every place of a draw has the mean of the population: false alarms below 1e-4."""
+    groups, k = 400, 8
+    equal = torch.zeros(groups, k, dtype=torch.float64).log_softmax(1)
+    x = torch.arange(k).double().expand(groups, k)
+    none = torch.empty(0)
+    drawn = Population(x, equal, equal[:, 0], none, none, none, none).draw(k, seed=0)
+    assert_mean(drawn, (k - 1) / 2)
 
 
 def test_values_are_those_of_each_particles_own_past():

@@ -148,7 +148,8 @@ def steered(ask: Ask, potential: str) -> Tensor:
 
     def solve(k: int, start: Tensor) -> Tensor:
         reward = measurement(task, task.y[k].to(start)).log_likelihood
-        options: dict[str, Any] = {"potential": potential, "seed": ask.seed + k}
+        everywhere = range(len(ask.times) - 1)
+        options: dict[str, Any] = {"potential": potential, "at": everywhere, "seed": ask.seed + k}
         found = particles.steer(
             plan, ask.denoiser, reward, (1, *start.shape), start=start[None], **options
         )

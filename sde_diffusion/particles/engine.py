@@ -82,19 +82,22 @@ def run_particles(
     Raises:
         TypeError: no Plan, no Denoiser.
         ValueError: a plan without noise or of another schedule; a bad shape, start, scheme,
-            threshold, batch or seed; a grid that starts where data still shows.
+            threshold, batch or seed; conditions that are not one a population; a grid that starts
+            where data still shows.
         FloatingPointError: potentials that are not finite, or a population whose particles all
             have weight zero; says at which grid point.
     """
     populations, k, *event = _check_shape(shape)
     _check_plan(plan, guide.denoiser)
     scheme = look_up("resampling scheme", resampling, SCHEMES)
-    if isinstance(threshold, bool) or not 0 <= threshold <= 1:
+    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not number or not 0 <= threshold <= 1:
         raise ValueError(
-            f"threshold = {threshold} must lie in [0, 1]: the part of the particles below which "
+            f"threshold = {threshold!r} must lie in [0, 1]: the part of the particles below which "
             "their effective number leads to resampling (0: never, 1: always)"
         )
     check_count("batch", batch, or_none=True)
+    check_populations(guide.denoiser, populations)
     guide.check(populations, tuple(event))
     seeds = seeds_of(seed, populations)
     noise = PerSampleNoise(seeds)
@@ -224,6 +227,16 @@ def _check_plan(plan: Plan, denoiser: Denoiser) -> None:
             "stochastic plan: ddim with eta=1, sde_dpm_solver_pp_2m, euler_maruyama, .."
         )
     plan.check_schedule(denoiser.schedule)
+
+
+def check_populations(denoiser: Denoiser, populations: int) -> None:
+    """ValueError if conditions are bound for another number of populations."""
+    if denoiser.samples not in (None, populations):
+        raise ValueError(
+            f"conditions of {denoiser.samples} samples are bound for {populations} populations: "
+            "give one a population, which all its particles share; to repeat one, labels.expand("
+            f"{populations})"
+        )
 
 
 def _start(

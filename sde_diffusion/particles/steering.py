@@ -8,26 +8,32 @@ grid points 1, .., k, r_i = r(d_i), and weighs a particle by the product of pote
     "sum"         G_i = exp(lambda sum_{j <= i} r_j)
 
 and at the end by exp(lambda r(x_0)) / prod_i G_i, so that all have the same target. "max" and
-"sum" draw towards it earlier and harder, and must take more back at the end.
+"sum" draw towards it earlier and harder, and must take more back at the end: of k grid points each
+multiplies by the tilt exp(lambda r) again, so that on the way its power is about k with "max" and
+k^2/2 with "sum". They are for few points, and need to be told which.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..denoise import Denoiser
+from ..guidance.guided import check_same_schedule
 from ..names import look_up
 from ..plan import Plan
-from .engine import run_particles
+from .engine import check_populations, run_particles
 from .guide import Guide, Seen
 from .result import Population
 
 Reward = Callable[[Tensor], Tensor]
 """r: x_0 (n, *event) -> (n,)."""
+
+GROWING = ("max", "sum")  # whose products grow with the number of grid points
 
 Potential = Callable[[Tensor], Tensor]
 """lambda r_1 .. lambda r_i of each particle, (.., i), -> log prod_{j <= i} G_j, (..)."""
@@ -47,7 +53,7 @@ def steer(
     *,
     scale: float = 1.0,
     potential: str | Potential = "difference",
-    at: Sequence[int] | None = None,
+    at: Sequence[int] | Tensor | None = None,
     proposal: Denoiser | None = None,
     resampling: str = "systematic",
     threshold: float = 0.5,
@@ -70,7 +76,7 @@ def steer(
             end -inf says that a result is impossible.
         shape: (populations, K, *event).
         scale: lambda; negative: away from the reward.
-        potential: a name of `POTENTIALS`, or a `Potential`.
+        potential: a name of `POTENTIALS`, or a `Potential`; "max" and "sum" need `at`, few points.
         at: numbers of the grid points where particles are weighed, 0 (noisy) .. ; default: all.
         proposal: a denoiser to follow in place of the model (guided, say), asked beside it at
             every grid point; the weights make up for it, so the target stays the same.
@@ -81,14 +87,15 @@ def steer(
 
     Raises:
         TypeError, ValueError, FloatingPointError: as `run_particles`; an unknown potential; grid
-            points that the plan does not have; rewards of a wrong shape or not finite.
+            points that the plan does not have, or none given for "max" and "sum"; a proposal of
+            another schedule; rewards that are complex, of a wrong shape or not finite.
     """
     guide = SteeringGuide(denoiser, reward, scale, potential, at, proposal)
-    if at is not None and isinstance(plan, Plan):
+    if guide.at is not None and isinstance(plan, Plan):
         steps = sum(row.on_grid for row in plan.rows) - 1
-        for i in at:
-            if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < steps:
-                raise ValueError(f"at has {i!r}: the plan's grid points are 0 .. {steps - 1}")
+        wrong = [i for i in sorted(guide.at) if not 0 <= i < steps]
+        if wrong:
+            raise ValueError(f"at has {wrong[0]}: the plan's grid points are 0 .. {steps - 1}")
     return run_particles(
         plan,
         guide,
@@ -121,20 +128,29 @@ class SteeringGuide(Guide):
         reward: Reward,
         scale: float = 1.0,
         potential: str | Potential = "difference",
-        at: Sequence[int] | None = None,
+        at: Sequence[int] | Tensor | None = None,
         proposal: Denoiser | None = None,
     ) -> None:
         if not callable(reward):
             raise TypeError(f"reward = {reward!r} must be a function (n, *event) -> (n,)")
-        if not math.isfinite(scale):
-            raise ValueError(f"scale = {scale} must be finite")
+        number = isinstance(scale, int | float) and not isinstance(scale, bool)
+        if not number or not math.isfinite(scale):
+            raise ValueError(f"scale = {scale!r} must be a finite number")
         if proposal is not None and not isinstance(proposal, Denoiser):
             raise TypeError(f"proposal must be a Denoiser, not {type(proposal).__name__}")
+        if proposal is not None and isinstance(denoiser, Denoiser):
+            check_same_schedule(denoiser.schedule, proposal.schedule)
         self.denoiser, self.reward, self.scale = denoiser, reward, float(scale)
         self.potential = (
             potential if callable(potential) else look_up("potential", potential, POTENTIALS)
         )
-        self.at = None if at is None else frozenset(at)
+        if at is None and not callable(potential) and potential in GROWING:
+            raise ValueError(
+                f"potential = {potential!r} multiplies by the tilt again at every grid point where "
+                "particles are weighed, and must take it all back at the end: say at which few, "
+                "as at=[10, 20, 30], or take 'difference'"
+            )
+        self.at = None if at is None else _points(at)
         self.proposal = proposal
 
     def see(self, x: Tensor, t: float, index: int, who: Tensor) -> Seen:
@@ -149,6 +165,10 @@ class SteeringGuide(Guide):
     def log_potential(self, values: Tensor) -> Tensor:
         return self.potential(values)
 
+    def check(self, populations: int, event_shape: tuple[int, ...]) -> None:
+        if self.proposal is not None:
+            check_populations(self.proposal, populations)
+
     def _reward(self, x_0: Tensor) -> Tensor:
         rewards = self.reward(x_0)
         if not isinstance(rewards, Tensor) or rewards.shape != x_0.shape[:1]:
@@ -157,6 +177,25 @@ class SteeringGuide(Guide):
                 f"the reward returned {given} for {len(x_0)} particles; it must return one number "
                 f"for each, shape ({len(x_0)},)"
             )
+        if rewards.is_complex():
+            raise ValueError(
+                f"the reward returned {rewards.dtype}; it must be real: of numbers c take c.real "
+                "or c.abs()"
+            )
         if not rewards.is_floating_point():
             rewards = rewards.to(x_0.dtype)
         return self.scale * rewards
+
+
+def _points(at: Sequence[int] | Tensor) -> frozenset[int]:
+    """Numbers of grid points, as integers."""
+    given = at.tolist() if isinstance(at, Tensor) else at
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise TypeError(f"at = {at!r} must be a list of numbers of grid points: at=[{at}]")
+    points = list(given)
+    for i in points:
+        if isinstance(i, bool) or not isinstance(i, int | np.integer):
+            raise ValueError(
+                f"at has {i!r}: the number of a grid point is an integer, 0 (noisy) .."
+            )
+    return frozenset(int(i) for i in points)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ from ..denoise import Denoiser
 from ..gradient import denoise_with_pull
 from ..inverse.measurement import Measurement
 from ..inverse.operator import LinearOperator
-from ..inverse.posterior import Linearised
+from ..inverse.posterior import Linearised, check_posed, check_setting
 from ..names import look_up
 from ..plan import Plan
 from .engine import run_particles
@@ -111,7 +112,8 @@ class TwistedGuide(Guide):
         denoiser, measurement, twist, variance: see `twisted`.
 
     Raises:
-        TypeError, ValueError: no Measurement; one without noise; an unknown twist.
+        TypeError, ValueError: no Denoiser or no Measurement; one without noise; an unknown twist;
+            a variance that is not positive and finite.
     """
 
     def __init__(
@@ -121,18 +123,15 @@ class TwistedGuide(Guide):
         twist: str | Twist | None = None,
         variance: float = 1.0,
     ) -> None:
-        if not isinstance(measurement, Measurement):
-            raise TypeError(
-                f"measurement must be a Measurement, not {type(measurement).__name__}: "
-                "Measurement(operator, y, noise)"
-            )
+        check_posed(denoiser, measurement)
         if measurement.noise == 0:
             raise ValueError(
                 "noise = 0: results that fit y exactly have probability zero, and so would every "
                 "particle have weight zero; give the noise that y has, or a small one"
             )
-        if not 0 < variance < math.inf:
-            raise ValueError(f"variance = {variance} of the data must be positive and finite")
+        check_setting("variance", variance, above=True)
+        if variance == math.inf:
+            raise ValueError("variance = inf: that of the data must be finite")
         self.denoiser, self.measurement, self.variance = denoiser, measurement, float(variance)
         if twist is None:
             linear = isinstance(measurement.operator, LinearOperator)
@@ -143,6 +142,8 @@ class TwistedGuide(Guide):
         d, pull = denoise_with_pull(self.denoiser.select(who), x, t)
         measurement, level = self.measurement.select(who), self._level(t)
         log_psi, gradient = self.twist(measurement, d, pull, level)
+        self._check_twist("log psi", log_psi, d.shape[:1])
+        self._check_twist("the gradient", gradient, d.shape)
         if level.alpha > 0:  # at alpha = 0 there is no push
             gain = level.sigma**2 / level.alpha
             gradient = Linearised(measurement, d).no_farther(gain * gradient) / gain
@@ -173,6 +174,15 @@ class TwistedGuide(Guide):
             raise ValueError(
                 f"{len(y)} measurements for {populations} populations: give one y for all, or one "
                 "for each population"
+            )
+
+    def _check_twist(self, what: str, value: Any, shape: tuple[int, ...]) -> None:
+        real = isinstance(value, Tensor) and value.is_floating_point()
+        if not (real and tuple(value.shape) == tuple(shape)):
+            given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else value
+            raise ValueError(
+                f"the twist {getattr(self.twist, '__name__', self.twist)!r} returned {what} "
+                f"{given}; it must be a real tensor of shape {tuple(shape)}"
             )
 
     def _level(self, t: float) -> Level:
