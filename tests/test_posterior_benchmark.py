@@ -2,19 +2,24 @@
 
 import json
 import math
+import shutil
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
+import sde_diffusion
 from benchmarks.posterior import __main__ as command
-from benchmarks.posterior import ours, particles
+from benchmarks.posterior import measure, ours, particles
 from benchmarks.posterior.asks import Counted, Setting, ask
 from benchmarks.posterior.distances import Posterior
 from benchmarks.posterior.measure import Bench, promising
 from benchmarks.posterior.problems import OPERATORS, Task, fields
 from benchmarks.posterior.tables import pairs, report, verdict
-from sde_diffusion import VPLinear, inverse, problems
+from sde_diffusion import VPLinear, inverse, problems, sample
+from sde_diffusion import particles as particles_of
+from sde_diffusion.solvers import SOLVERS
 
 ROW = torch.tensor([[0.6, 0.8]], dtype=torch.float64)
 RING = Task("ring", problems.ring(), ROW, 0.1, 2, 400, VPLinear())
@@ -184,3 +189,75 @@ def test_the_command_writes_its_files_and_goes_on_from_them(tmp_path, capsys) ->
     assert command.main(arguments) == 0
     assert (tmp_path / "cells.json").read_text() == kept
     assert "gaussian" in (tmp_path / "posterior.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--task", "rinng"], "unknown task 'rinng'; did you mean 'ring'"),
+        (["--method", "MMSP"], "did you mean 'mmps'"),
+        (["--method", "RePaint", "--task", "ring"], "for masks alone"),
+        (["--draw"], "no posterior.json in"),
+        (["--draw", "--method", "DPS"], "no --task, --method"),
+    ],
+)
+def test_what_cannot_be_measured_or_drawn_is_said_at_once(
+    tmp_path, capsys, arguments, told
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main([*arguments, "--output", str(tmp_path / "out"), "--kept", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["mmps", "steering"])
+def test_one_method_has_its_pictures(tmp_path, method) -> None:
+    arguments = ["--quick", "--task", "ring", "--method", method]
+    assert command.main([*arguments, "--output", str(tmp_path), "--kept", str(tmp_path)]) == 0
+    assert (tmp_path / "samples-2.png").exists()
+    assert (tmp_path / "distance-2.png").exists()
+
+
+def test_every_method_has_one_default_and_no_setting_is_run_twice() -> None:
+    every = ours.settings()
+    names = [s.name for s in every]
+    assert len(set(names)) == len(names)
+    for method in {s.method for s in every if s.library == "ours"}:
+        assert sum(s.default for s in every if s.method == method) == 1, method
+
+
+def test_the_defaults_are_what_the_library_does_when_nothing_is_said() -> None:
+    matrix, kept = OPERATORS["mask"](4)
+    task = Task("small", fields(2, 4), matrix, 0.1, 1, 4, VPLinear(), kept, 4)
+    denoiser = Counted(task.prior.denoiser(task.schedule))
+    chosen = {s.method: s for s in ours.settings() if s.default and s.library == "ours"}
+    for method, setting in chosen.items():
+        asked = ask(task, denoiser, setting, 12, 0)
+        given = ours.measurement(task, asked.y)
+        grid, start = asked.times, asked.start
+        plan = SOLVERS["ddpm"](task.schedule, grid)
+        if method in ours.METHODS:
+            d_y = ours.METHODS[method][0](denoiser, given)
+            x = sample(d_y, start.shape, steps=12, start=start, seed=0)
+        elif method == "DAPS":
+            x = inverse.daps(denoiser, start, grid, given, noise=0).x
+        elif method == "TDS":
+            given = ours.measurement(task, task.y.to(start))
+            shape = (1, *start.shape)
+            found = particles_of.twisted(plan, denoiser, given, shape, start=start[None], seed=0)
+            x = found.draw(4, seed=0)[0]
+        else:
+            continue
+        assert torch.equal(setting.solve(asked), x), method
+
+
+def test_changed_code_anywhere_in_the_package_is_measured_anew(tmp_path, monkeypatch) -> None:
+    package = tmp_path / "sde_diffusion"
+    shutil.copytree(Path(sde_diffusion.__file__).parent, package)
+    monkeypatch.setattr(sde_diffusion, "__file__", str(package / "__init__.py"))
+    for name in ("gradient.py", "denoise.py", "inverse/dps.py", "solvers/ddim.py"):
+        before = measure.code("ours"), measure.code("azula")
+        (package / name).write_text((package / name).read_text() + "\n")
+        after = measure.code("ours"), measure.code("azula")
+        assert all(a != b for a, b in zip(after, before, strict=True)), name

@@ -24,11 +24,12 @@ from typing import Any
 import torch
 
 from sde_diffusion.files import write_atomic
+from sde_diffusion.names import unknown
 from sde_diffusion.store import Store
 
 from ..about import version, where_and_when
 from . import azula, ours, particles, pictures
-from .measure import Bench, measure
+from .measure import SWEPT, Bench, measure
 from .problems import Task, tasks
 from .tables import report, summary, verdict
 
@@ -42,11 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="few samples and calls, seconds")
     parser.add_argument("--task", nargs="+", default=[], help="only tasks with one of these words")
-    parser.add_argument("--method", nargs="+", default=[], help="only these methods")
+    parser.add_argument("--method", nargs="+", default=[], help="only these, in any case")
     parser.add_argument("--draw", action="store_true", help="only the report and the pictures")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/output/posterior"))
     parser.add_argument("--kept", type=Path, default=Path("benchmarks/output/posterior"))
     asked = parser.parse_args(arguments)
+    _check(parser, asked)
     torch.set_num_threads(1)
     asked.output.mkdir(parents=True, exist_ok=True)
     if not asked.draw:
@@ -65,6 +67,36 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _check(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
+    """Names and files, before anything is measured."""
+    if asked.draw:
+        if asked.task or asked.method or asked.quick:
+            parser.error("--draw shows all that was measured: no --task, --method or --quick")
+        for name in ("posterior.json", "pictures.json"):
+            if not (asked.output / name).exists():
+                parser.error(f"no {name} in {asked.output}: run without --draw first")
+        return
+    names = [task.name for task in tasks(asked.quick)]
+    for word in asked.task:
+        if not any(word in name for name in names):
+            parser.error(unknown("task", word, (w for name in names for w in name.split(", "))))
+    every = [*ours.settings(), *azula.settings()]
+    known = {s.method.casefold(): s.method for s in every if s.library != "exact"}
+    for name in asked.method:
+        if name.casefold() not in known:
+            parser.error(unknown("method", name.casefold(), known))
+    asked.method = [known[name.casefold()] for name in asked.method]
+    chosen = [task for task in tasks(asked.quick) if _asked(task.name, asked.task)]
+    for name in asked.method:
+        own = [s for s in every if s.method == name]
+        if not any(s.fits(task, SWEPT) for s in own for task in chosen):
+            parser.error(f"{name} is for masks alone, and none of the tasks has one: drop --task")
+
+
+def _asked(name: str, words: list[str]) -> bool:
+    return not words or any(word in name for word in words)
+
+
 def _measure(asked: argparse.Namespace) -> None:
     about = where_and_when("benchmarks.posterior")
     settings = [*ours.settings(), *azula.settings()]
@@ -79,7 +111,7 @@ def _measure(asked: argparse.Namespace) -> None:
     shown: dict[str, Any] = {}
     try:
         for task in tasks(asked.quick):
-            if asked.task and not any(word in task.name for word in asked.task):
+            if not _asked(task.name, asked.task):
                 continue
             cells = measure(task, settings, store, asked.quick)
             content["tasks"][task.name] = {**_described(task), "cells": cells}

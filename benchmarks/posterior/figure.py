@@ -25,7 +25,8 @@ def draw(content: Content, shown: Content, folder: Path) -> None:
             save(_points(picture) if picture["dimension"] == 2 else _images(picture), folder / name)
         for dimension in dict.fromkeys(t["dimension"] for t in content["tasks"].values()):
             own = {k: t for k, t in content["tasks"].items() if t["dimension"] == dimension}
-            save(_curves(own), folder / f"distance-{dimension}.png")
+            if any(methods(t, who) for t in own.values() for who in WHO):
+                save(_curves(own), folder / f"distance-{dimension}.png")
         if "particles" in content:
             save(_particles(content["particles"]), folder / "particles.png")
 
@@ -42,7 +43,9 @@ def _points(picture: Content) -> Figure:
     names, rows = _grid(picture)
     exact = np.array(rows["exact", "posterior"]["samples"])
     size = (1.45 * (len(names) + 1), 3.4)
-    figure, axes = plt.subplots(2, len(names) + 1, figsize=size, sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        2, len(names) + 1, figsize=size, squeeze=False, sharex=True, sharey=True
+    )
     lines = (
         ("exact", ["posterior", *names], COLOURS[0], "ours"),
         ("exact", ["prior", *names], COLOURS[1], "azula"),

@@ -77,15 +77,18 @@ class Bench:
 
 
 def code(library: str) -> str:
-    """A fingerprint of what is measured and how, so that changed code is measured anew."""
+    """A fingerprint of what is measured and how, so that changed code is measured anew.
+
+    Of all of `sde_diffusion`, which gives azula too its denoisers, schedules and grids; of the
+    metrics; of what is here for this library; and of the version of azula, for its cells.
+    """
     here = Path(__file__).parent
-    files = [here / f"{name}.py" for name in ("asks", "distances", "measure", "problems")]
-    if library == "azula":
-        return digest([*_texts([*files, here / "azula.py"]), version("azula")])
-    package = Path(sde_diffusion.__file__).parent
-    for folder in ("inverse", "particles", "editing"):
-        files += sorted((package / folder).glob("*.py"))
-    return digest(_texts([*files, here / "ours.py"]))
+    own = "azula" if library == "azula" else "ours"
+    files = [here / f"{name}.py" for name in ("asks", "distances", "measure", "problems", own)]
+    files += [here.parent / "metrics.py"]
+    files += sorted(Path(sde_diffusion.__file__).parent.rglob("*.py"))
+    texts = _texts(files)
+    return digest([*texts, version("azula")] if library == "azula" else texts)
 
 
 def _texts(files: Sequence[Path]) -> list[str]:
@@ -95,13 +98,23 @@ def _texts(files: Sequence[Path]) -> list[str]:
 def measure(task: Task, settings: Sequence[Setting], store: Store, quick: bool) -> list[Cell]:
     """All cells of a task: everything at SWEPT, what was promising there at the other numbers."""
     bench, rows = Bench(task), list[Cell]()
-    jobs = [(s, SWEPT) for s in settings if s.fits(task, SWEPT)]
-    rows += _cells(bench, jobs[:: 6 if quick else 1], store)
+    fitting = [s for s in settings if s.fits(task, SWEPT)]
+    rows += _cells(bench, [(s, SWEPT) for s in (usual(fitting) if quick else fitting)], store)
     if not quick:
         rows += _cells(bench, [(s, n) for n in FEW for s in promising(settings, rows)], store)
         best = promising(settings, rows, defaults=False)
         rows += _cells(bench, [(s, MANY) for s in best], store)
     return rows
+
+
+def usual(settings: Sequence[Setting]) -> list[Setting]:
+    """One setting a method of a library: its default, or the first where it has none."""
+    chosen: dict[tuple[str, str], Setting] = {}
+    for s in settings:
+        key = (s.library, s.method)
+        if key not in chosen or (s.default and not chosen[key].default):
+            chosen[key] = s
+    return list(chosen.values())
 
 
 def promising(

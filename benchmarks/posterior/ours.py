@@ -1,8 +1,9 @@
 """Our methods for inverse problems, each under a few options and plans; and what is known exactly.
 
-The default of a method is that of its options and what the documentation runs it by: DDIM with
-eta = 1 on the default grid. The sweep is of the size of azula's or smaller: the options of the
-method times four plans.
+A method's default is what it does when nothing is said: its own default options, by the plan that
+`sample` or `inpaint` takes for itself; on the default grid where the method must be given a grid,
+and by DDPM where it must be given a plan that draws noise. The sweep is of the size of azula's or
+smaller: the options of the method times four plans.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PLANS: list[tuple[str, float | None, str]] = [
     ("DDIM eta=0", 0.0, "time"),
     ("plan of sample", None, "default"),
 ]
-"""Name, eta of DDIM (None: the default of `sample`), and grid; the first is the default."""
+"""Name, eta of DDIM (None: the default of `sample`), and grid; the last is the default."""
 
 METHODS: dict[str, tuple[Method, list[dict[str, float]]]] = {
     "DPS": (inverse.dps, [{}, {"variance": 0.3}]),
@@ -73,7 +74,7 @@ def _conditional_means() -> Iterator[Setting]:
         for options, (plan, eta, grid) in product(choices, PLANS):
             name = ", ".join([*(f"{k}={v:g}" for k, v in options.items()), plan])
             solve = partial(by_plan, make=partial(make, **options), eta=eta)
-            usual = not options and (plan, eta, grid) == PLANS[0]
+            usual = not options and eta is None
             yield Setting(LIBRARY, method, name, solve, usual, grid)
     for zeta, grid in ((1.0, "time"), (3.0, "time")):
         name, solve = f"zeta={zeta:g}, DDIM eta=1", partial(dps_of_paper, zeta=zeta, eta=1.0)
@@ -100,9 +101,9 @@ def _solve(ask: Ask, denoiser: Denoiser, eta: float | None, start: Tensor) -> Te
 
 
 def _others() -> Iterator[Setting]:
-    for ode_steps, variance, grid in product((1, 4), (1.0, 0.25), ("default", "time")):
+    for ode_steps, variance, grid in product((1, 4), (0.3, 1.0), ("default", "time")):
         name = f"ode_steps={ode_steps}, variance={variance:g}"
-        usual = ode_steps == 1 and variance == 1.0 and grid == "default"
+        usual = ode_steps == 1 and variance == 0.3 and grid == "default"
         solve = partial(daps, ode_steps=ode_steps, variance=variance)
         yield Setting(LIBRARY, "DAPS", name, solve, usual, grid, share=ode_steps)
     for twist, plan, grid in product(particles.TWISTS, NOISY, ("default", "time")):
@@ -121,8 +122,8 @@ def _others() -> Iterator[Setting]:
         costs = {"share": count + 1, "spared": 0 if from_end else count}
         yield Setting(LIBRARY, "RePaint", name, solve, usual, grid, masks=True, **costs)
     for plan, eta, grid in PLANS:
-        usual, solve = (plan, eta, grid) == PLANS[0], partial(replaced, eta=eta)
-        yield Setting(LIBRARY, "replacement", plan, solve, usual, grid, masks=True)
+        solve = partial(replaced, eta=eta)
+        yield Setting(LIBRARY, "replacement", plan, solve, eta is None, grid, masks=True)
 
 
 def daps(ask: Ask, **options: Any) -> Tensor:

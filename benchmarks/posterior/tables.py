@@ -154,14 +154,14 @@ def table(task: Content, shown: Sequence[int] = (20, 100)) -> list[str]:
             rows = [best(task, library, method, nfe) for nfe in shown]
             if not any(rows):
                 continue
-            usual = best(task, library, method, shown[-1], True)
+            usual = best(task, library, method, shown[0], True)
             cells = [_figure(r, m) for r in rows for m in ("sliced", "kl", "inside")]
             last = next((r for r in reversed(rows) if r), {})
             costs = [f"{last['gradients'] / max(last['calls'], 1):.0f}", f"{last['seconds']:.2f}"]
             lines.append(_line([method, library, *cells, _figure(usual, "sliced"), *costs]))
     note = (
         "Best of the settings by the sliced distance; default: sliced distance of the default at "
-        f"NFE {shown[-1]}; gradients: through the network, a call; seconds: of one thread, at the "
+        f"NFE {shown[0]}; gradients: through the network, a call; seconds: of one thread, at the "
         "largest NFE shown."
     )
     return [*lines, "", note]
