@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .counts import check_count
 from .extras import optional
 from .problems import GaussianMixture
 
@@ -28,7 +29,9 @@ class DigitMixture(NamedTuple):
     digits: Tensor
 
     def given(self, *digits: int) -> GaussianMixture:
-        """The law of these digits alone."""
+        """The law of these digits alone, each 0 to 9."""
+        if not digits or any(type(digit) is not int or not 0 <= digit <= 9 for digit in digits):
+            raise ValueError(f"digits = {digits} must be one or more of 0 to 9")
         wanted = torch.isin(self.digits, torch.tensor(digits))
         return self.law.given(wanted.nonzero().flatten())
 
@@ -51,8 +54,11 @@ def digit_mixture(
 
     Raises:
         ImportError: without scikit-learn.
-        ValueError: components below 1 or above 50, shrinkage negative, or floor not positive.
+        ValueError: components below 1 or above 50, shrinkage negative, or floor not positive, or
+            components or seed no whole number.
     """
+    check_count("components", components)
+    check_count("seed", seed, least=0)
     if not (1 <= components <= 50 and shrinkage >= 0 and floor > 0):
         raise ValueError(
             f"components = {components}, shrinkage = {shrinkage}, floor = {floor}: must be 1 to "

@@ -149,7 +149,7 @@ class GaussianMixture(Problem):
 
     def shaped(self, *event_shape: int) -> GaussianMixture:
         """The same law, its D numbers arranged in another shape, such as (1, 8, 8) for 64."""
-        if math.prod(event_shape) != self._means.shape[1]:
+        if any(n < 1 for n in event_shape) or math.prod(event_shape) != self._means.shape[1]:
             raise ValueError(
                 f"shape {event_shape} holds {math.prod(event_shape)} numbers, but a sample has "
                 f"D = {self._means.shape[1]}"

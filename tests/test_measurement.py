@@ -7,7 +7,7 @@ import torch
 from operators_listed import LINEAR, OPERATORS, Smoothing
 
 from sde_diffusion.inverse import Mask, Matrix, Measurement, Operator
-from sde_diffusion.problems import ring, spectrum_mixture
+from sde_diffusion.problems import Gaussian, ring, spectrum_mixture
 
 F64 = torch.float64
 
@@ -92,12 +92,33 @@ class Square(Operator):
         ({"noise": -0.1}, ValueError, "noise = -0.1 must be a standard deviation"),
         ({"noise": math.inf}, ValueError, "noise = inf must be a standard deviation"),
         ({"noise": "loud"}, TypeError, "noise = 'loud' is no number"),
+        ({"noise": "0.1"}, TypeError, "noise = '0.1' is no number"),
+        ({"noise": True}, TypeError, "noise = True is no number"),
     ],
 )
 def test_measurements_that_cannot_be(change, error, says):
     good = {"operator": Matrix(torch.eye(2)), "y": torch.zeros(2), "noise": 0.1}
     with pytest.raises(error, match=says):
         Measurement(**{**good, **change})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_a_measurement_keeps_what_was_measured(dtype, batch):
+    y = torch.ones(*batch, 2, dtype=dtype)
+    measurement = Measurement(Matrix(torch.eye(2)), y, 0.1)
+    y.mul_(100)
+    assert torch.equal(measurement.y, torch.ones_like(y))
+    for some in (measurement, measurement.select(torch.arange(3))):
+        assert torch.equal(some.residual(torch.zeros(3, 2)), torch.ones(3, 2))
+
+
+def test_data_and_priors_that_are_not():
+    operator = Mask(torch.tensor([True, False]))
+    with pytest.raises(ValueError, match="x_0 has entries that are not finite"):
+        Measurement.simulate(operator, torch.tensor([0.0, math.nan]), 0.1)
+    with pytest.raises(TypeError, match=r"prior is Gaussian, .* GaussianMixture\(\[1.0\]"):
+        Measurement(operator, torch.zeros(1), 0.1).posterior(Gaussian([0.0, 0.0], 1.0))
 
 
 def test_questions_without_an_answer():

@@ -170,7 +170,7 @@ def test_linear_functions_that_are_not():
 
 
 def test_a_function_is_watched_after_the_door():
-    sizes = iter([4] * 4 + [3])
+    sizes = iter([4] * 6 + [3])
     operator: Operator = FunctionOperator(lambda x: x[:, : next(sizes)], (4,))
     with pytest.raises(ValueError, match=r"a measurement had shape \(4,\) before"):
         operator(torch.zeros(2, 4))

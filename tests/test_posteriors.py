@@ -159,6 +159,8 @@ def test_components_that_are_not(components):
         ring(8).given(components)
     with pytest.raises(ValueError, match="holds 3 numbers"):
         ring(8).shaped(1, 3)
+    with pytest.raises(ValueError, match=r"shape \(-1, -2\)"):
+        ring(8).shaped(-1, -2)
 
 
 def test_digits_have_the_moments_of_their_images():
@@ -186,3 +188,13 @@ def test_new_digits_are_recognised_by_the_mixture():
     x = images.flatten(1).double()
     scores = torch.stack([mixture.given(d).log_prob(x, 1.0, 0.0) for d in range(10)])
     assert (scores.argmax(0) == classes).float().mean() > 0.97
+
+
+def test_digits_that_are_not():
+    mixture = digit_mixture(components=1)
+    for digits in ((), (11,), (3, 11), (-1,), (True,), (3.0,)):
+        with pytest.raises(ValueError, match="one or more of 0 to 9"):
+            mixture.given(*digits)
+    for options in ({"components": 1.5}, {"seed": -1}, {"seed": "a"}, {"shrinkage": -1.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} = "):
+            digit_mixture(**options)

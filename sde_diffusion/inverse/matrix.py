@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..normal import Values, real
-from .operator import Constants, LinearOperator, inverse
+from .operator import Constants, LinearOperator, inverse, shape_of
 
 
 class Matrix(LinearOperator):
@@ -26,7 +26,8 @@ class Matrix(LinearOperator):
         event_shape: of one datum, of D numbers; default (D,).
 
     Raises:
-        ValueError: if it is no matrix, not finite, or D is another than event_shape holds.
+        ValueError: if it is no matrix, not finite, or D is another than event_shape holds,
+            or that is no shape.
         TypeError: if it is a tensor of integers.
     """
 
@@ -35,12 +36,12 @@ class Matrix(LinearOperator):
         if a.ndim != 2 or a.numel() == 0:
             raise ValueError(f"matrix has shape {tuple(a.shape)}; give A of shape (M, D)")
         measured, dim = a.shape
-        if event_shape is not None and math.prod(event_shape) != dim:
+        self.event_shape = (dim,) if event_shape is None else shape_of(event_shape)
+        if math.prod(self.event_shape) != dim:
             raise ValueError(
-                f"event_shape = {event_shape} holds {math.prod(event_shape)} numbers, but the "
+                f"event_shape = {event_shape} holds {math.prod(self.event_shape)} numbers, but the "
                 f"matrix takes D = {dim}"
             )
-        self.event_shape = (dim,) if event_shape is None else tuple(event_shape)
         self.measured_shape = (measured,)
         u, s, vt = torch.linalg.svd(a, full_matrices=False)
         s = torch.where(s > 2e-16 * max(a.shape) * s[0], s, 0.0)

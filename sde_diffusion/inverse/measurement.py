@@ -44,7 +44,8 @@ class Measurement:
             )
         if not bool(torch.isfinite(y).all()):
             raise ValueError("y has entries that are not finite; leave them out by a Mask")
-        self.operator, self.y, self.noise = operator, y.detach(), check_noise(noise)
+        self.operator, self.noise = operator, check_noise(noise)
+        self.y = y.detach().clone()  # its own: what was measured does not change
         self._constants = Constants(self.y.double())
 
     @classmethod
@@ -63,6 +64,8 @@ class Measurement:
         one = isinstance(x_0, Tensor) and tuple(x_0.shape) == tuple(operator.event_shape)
         with torch.no_grad():
             y = operator(x_0[None] if one else x_0)
+        if not bool(torch.isfinite(x_0).all()):
+            raise ValueError("x_0 has entries that are not finite, so that nothing can be measured")
         generator = torch.Generator().manual_seed(seed)
         n = torch.randn(y.shape, generator=generator, dtype=torch.float64)
         y = y + noise * n.to(y)
@@ -102,16 +105,23 @@ class Measurement:
         """The exact law of x_0 given y, under a prior in closed form and a linear operator.
 
         Raises:
-            TypeError: if the operator is not linear.
+            TypeError: if the operator is not linear, or the prior no GaussianMixture.
             ValueError: if y is one a sample, or the prior's samples have another shape.
         """
-        return prior.posterior(self._matrix(prior), self.y, self.noise)
+        matrix = self._matrix(prior)
+        return prior.posterior(matrix, self.y, self.noise)
 
     def evidence(self, prior: GaussianMixture) -> float:
         """log p(y) = log E N(y; A x_0, sigma_y^2 I), x_0 of the prior; as for `posterior`."""
-        return prior.evidence(self._matrix(prior), self.y, self.noise)
+        matrix = self._matrix(prior)
+        return prior.evidence(matrix, self.y, self.noise)
 
     def _matrix(self, prior: GaussianMixture) -> Tensor:
+        if not isinstance(prior, GaussianMixture):
+            raise TypeError(
+                f"prior is {type(prior).__name__}, not a GaussianMixture; a Gaussian is one of one "
+                "component: GaussianMixture([1.0], mean[None], covariance[None])"
+            )
         if not isinstance(self.operator, LinearOperator):
             raise TypeError(
                 f"{type(self.operator).__name__} is not linear, so that the posterior has no "
@@ -133,6 +143,8 @@ class Measurement:
 def check_noise(noise: float) -> float:
     """A noise level, 0 <= sigma_y < inf."""
     try:
+        if isinstance(noise, bool | str):
+            raise TypeError
         level = float(noise)
     except (TypeError, ValueError):
         raise TypeError(f"noise = {noise!r} is no number; it is a standard deviation") from None

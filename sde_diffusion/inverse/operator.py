@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -237,9 +237,12 @@ class Constants:
 
     def __init__(self, *values: Tensor) -> None:
         with torch.inference_mode(False):  # usable for good, also in runs with gradients
-            keep = lambda v: v.clone() if v.is_inference() else v
-            self._values = tuple(keep(v.detach().cpu()) for v in values)
+            # Their own: nobody else's, to change in place.
+            self._values = tuple(v.detach().cpu().clone() for v in values)
         self._made: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+
+    def __deepcopy__(self, memo: object) -> Constants:
+        return self  # nothing of it ever changes
 
     def like(self, x: Tensor) -> tuple[Tensor, ...]:
         """Real ones in x's dtype, complex ones in its complex partner, integers as they are."""
@@ -272,7 +275,7 @@ def check_batch(name: str, x: Tensor, shape: tuple[int, ...], what: str) -> None
 
 def shape_of(event_shape: tuple[int, ...], least: int = 0) -> tuple[int, ...]:
     """An event shape of `least` dimensions or more, each of positive whole size."""
-    sizes = [event_shape] if isinstance(event_shape, int) else list(event_shape)
+    sizes = list(event_shape) if isinstance(event_shape, Sequence) else [event_shape]
     if len(sizes) < least or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(
             f"event_shape = {event_shape!r} must be {least} or more positive whole numbers"
