@@ -46,8 +46,8 @@ def denoise_with_pull(denoiser: Denoiser, x: Tensor, t: Scalar) -> tuple[Tensor,
             of another shape.
     """
     keep = asks_for_gradients(x, t)
-    leaf = _leaf(x, "the denoiser")
-    with _tracked("the denoiser"):
+    leaf = leaf_of(x, "the denoiser")
+    with tracked("the denoiser"):
         d = denoiser(leaf, t)
     if not d.requires_grad:
         raise ValueError(_unseen("the denoiser's answer"))
@@ -86,8 +86,8 @@ def gradient_of_log(
         TypeError: if log_p answers with no floating tensor, or computes in another dtype than x's.
     """
     keep = asks_for_gradients(x) if keep is None else keep
-    leaf = _leaf(x, "log_p")
-    with _tracked("log_p"):
+    leaf = leaf_of(x, "log_p")
+    with tracked("log_p"):
         value = log_p(leaf)
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -134,7 +134,7 @@ def asks_for_gradients(x: Tensor, t: Scalar = 0.0) -> bool:
     return asked and torch.is_grad_enabled()
 
 
-def _leaf(x: Tensor, what: str) -> Tensor:
+def leaf_of(x: Tensor, what: str) -> Tensor:
     """x as autograd begins at it; x itself, where its own gradients are asked for."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
@@ -147,7 +147,7 @@ def _leaf(x: Tensor, what: str) -> Tensor:
 
 
 @contextmanager
-def _tracked(what: str) -> Iterator[None]:
+def tracked(what: str) -> Iterator[None]:
     """Autograd on, and its refusal of inference tensors in words that say whose they are."""
     try:
         with torch.enable_grad():

@@ -63,11 +63,13 @@ def test_linear_operators_are_asked_for_where_needed(name, make):
         ("dps", {"zeta": 1.0}, "give both"),
         ("dps", {"times": [0.5, 0.0]}, "give both"),
         ("dps", {"zeta": -1.0, "times": [0.5, 0.0]}, "zeta = -1.0"),
+        ("dps", {"zeta": math.inf, "times": [0.5, 0.0]}, "zeta = inf must be a finite number"),
         ("dps", {"zeta": 1.0, "times": [0.0, 0.5]}, "times"),
         ("pigdm", {"variance": 0.0}, "variance = 0.0 must be a number above 0"),
         ("mmps", {"iterations": 0}, "iterations = 0"),
         ("mmps", {"iterations": 1.5}, "iterations = 1.5"),
         ("diffpir", {"strength": -0.1}, "strength = -0.1"),
+        ("diffpir", {"strength": math.inf}, "strength = inf must be a finite number above 0"),
         ("diffpir", {"variance": 0.0}, "variance = 0.0 must be a number above 0"),
         ("mpgd", {"variance": True}, "variance = True"),
     ],
@@ -131,6 +133,25 @@ def test_pure_noise_is_a_beginning_for_methods_without_the_jacobian_alone(method
         torch.testing.assert_close(posterior(x, 1.0), near, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("noise", [0.2, 0.0])
+@pytest.mark.parametrize("name", ["mpgd", "diffpir"])
+def test_an_infinite_variance_is_a_limit_even_at_pure_noise(name, noise):
+    x, law = normal(4, 3, seed=3), prior(sd.FlowMatching())
+    infinite, wide = (
+        inverse.METHODS[name](law, measurement(noise), variance=v) for v in (math.inf, 1e9)
+    )
+    for t in (1.0, 0.5):
+        torch.testing.assert_close(infinite(x, t), wide(x, t), rtol=1e-6, atol=1e-6)
+
+
+def test_a_projection_is_a_function_that_keeps_the_shape():
+    with pytest.raises(TypeError, match="project = 'a' must be a function"):
+        inverse.mpgd(prior(), measurement(), project="a")
+    cut = inverse.mpgd(prior(), measurement(), project=lambda d: d[:, :2])
+    with pytest.raises(ValueError, match=r"project returned shape \(4, 2\) for means"):
+        cut(normal(4, 3), 0.5)
+
+
 @METHODS
 def test_without_noise_nothing_is_left_to_learn(method):
     """sigma = 0: x_t is the datum, whatever was measured."""
@@ -170,6 +191,18 @@ def test_runs_that_keep_their_graph_differentiate_methods_too(method, hidden):
     change = float(ends[0] - ends[1]) / 2
     assert float((slope * step).sum()) == pytest.approx(change, rel=1e-5)
     assert not posterior(x, 0.5).requires_grad
+
+
+def test_inference_mode_is_not_blamed_on_the_operator():
+    problem = Measurement(FunctionOperator(lambda x: x[:, :2] ** 2, (3,)), normal(2), 0.2)
+    x, method = normal(4, 3), inverse.mpgd(prior(), problem)
+    with torch.inference_mode():
+        made_inside = x.clone()
+        with pytest.raises(
+            RuntimeError, match=r"gradients through FunctionOperator.*inference_mode"
+        ):
+            method(x, 0.5)
+    torch.testing.assert_close(method(made_inside, 0.5), method(x, 0.5))
 
 
 def test_an_operator_without_gradient_says_so():

@@ -60,7 +60,7 @@ def daps(
         times: the levels, noisy to clean.
         measurement: y, A and sigma_y; sigma_y > 0 for Langevin steps.
         variance: v > 0, of the data in one coordinate, around one of its modes; inf for the
-            paper's r_t = sigma/alpha.
+            paper's r_t = sigma/alpha, where alpha > 0.
         ode_steps: calls a level. 1: d is the mean; more: d is the end of the probability-flow
             trajectory from x_t, by so many steps of DDIM, as in the paper.
         langevin_steps: at each level; None: exact for linear A, otherwise 100.

@@ -44,7 +44,7 @@ def diffpir(
     """
     check_posed(denoiser, measurement)
     check_linear("diffpir", measurement)
-    check_setting("strength", strength, above=True)
+    check_setting("strength", strength, above=True, finite=True)
     check_setting("variance", variance, above=True)
 
     def rule(here: Here) -> Tensor:

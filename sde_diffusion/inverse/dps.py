@@ -70,7 +70,7 @@ def dps(
             "give both, dps(denoiser, measurement, zeta=1.0, times=times), or neither"
         )
     if zeta is not None and times is not None:
-        check_setting("zeta", zeta)
+        check_setting("zeta", zeta, finite=True)
         push = _push_of_step(denoiser.schedule, times, zeta)
         return Posterior(denoiser, measurement, lambda here: _by_step(here, push))
     if variance == 0 == measurement.noise:
@@ -86,7 +86,8 @@ def _by_likelihood(here: Here, variance: float) -> Tensor:
     d, pull = here.prior_with_pull()
     around = here.around(d)
     g = around.pull(around.residual)
-    push = gain * pull(here.precision(around, g, variance) * g)
+    precision, _ = here.precision(around, g, variance)
+    push = gain * pull(precision * g)
     return d + (around.no_farther(push) if variance else push)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ..denoise import Denoiser, along
+from ..denoise import Denoiser
 from .measurement import Measurement
 from .posterior import Here, Posterior, check_posed, check_setting
 
@@ -38,16 +38,33 @@ def mpgd(
         project: data -> data, applied to d after the step.
 
     Raises:
-        ValueError: a negative variance.
+        TypeError: project not callable.
+        ValueError: a negative variance; a projection that changes the shape.
     """
     check_posed(denoiser, measurement)
     check_setting("variance", variance)
+    if project is not None and not callable(project):
+        raise TypeError(
+            f"project = {project!r} must be a function of the mean, "
+            "lambda d: space.decode(space.encode(d))"
+        )
 
     def rule(here: Here) -> Tensor:
         d = here.prior()
         around = here.around(d)
         g = around.pull(around.residual)
-        d = d + along(here.spread(variance), d) * here.precision(around, g, variance) * g
-        return d if project is None else project(d)
+        _, step = here.precision(around, g, variance)
+        d = d + step * g
+        return d if project is None else _projected(d, project)
 
     return Posterior(denoiser, measurement, rule)
+
+
+def _projected(d: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
+    found = project(d)
+    if not isinstance(found, Tensor) or found.shape != d.shape:
+        what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"project returned {what} for means of shape {tuple(d.shape)}; data -> data"
+        )
+    return found

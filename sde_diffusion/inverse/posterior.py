@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ..denoise import Denoiser, along, double
-from ..gradient import Pull, denoise_with_pull, score_to_mean
+from ..gradient import Pull, denoise_with_pull, leaf_of, score_to_mean, tracked
 from ..scalar import Scalar
 from .measurement import Measurement
 from .operator import LinearOperator, Operator
@@ -108,9 +108,7 @@ class Here:
 
     def spread(self, variance: float) -> Scalar:
         """r_t^2 = v sigma^2/(v alpha^2 + sigma^2); v = inf: sigma^2/alpha^2."""
-        if variance == math.inf:
-            return self.sigma**2 / self.alpha**2
-        return variance * self.sigma**2 / (variance * self.alpha**2 + self.sigma**2)
+        return remaining(variance, self.alpha, self.sigma)
 
     def prior(self) -> Tensor:
         """d = E[x_0 | x_t]."""
@@ -124,15 +122,18 @@ class Here:
         """y - A and the derivative of A at d."""
         return Linearised(self.measurement, d)
 
-    def precision(self, around: Linearised, g: Tensor, variance: float) -> Tensor:
-        """1/s_t^2 of s_t^2 = sigma_y^2 + r_t^2 |A' g|^2/|g|^2, (batch, 1, .., 1); 0 where g = 0.
+    def precision(self, around: Linearised, g: Tensor, variance: float) -> tuple[Tensor, Tensor]:
+        """1/s_t^2 and r_t^2/s_t^2, s_t^2 = sigma_y^2 + r_t^2 |A'g|^2/|g|^2; 0 where g = 0.
 
-        The variance of y - A(d) along A'g, if Cov[x_0 | x_t] = r_t^2 I; g of x's shape.
+        s_t^2 is the variance of y - A(d) along A'g, if Cov[x_0 | x_t] = r_t^2 I. Both are of shape
+        (batch, 1, .., 1), and finite where r_t^2 is not; g of x's shape.
         """
+        above, below = (along(c, g) for c in _fraction(variance, self.alpha, self.sigma))
         squared = squares(g, g)
-        wide = along(self.spread(variance), g) * squares(around.push(g), g)
-        total = self.measurement.noise**2 * squared + wide
-        return torch.where(total > 0, squared / total, torch.zeros_like(total))
+        wide = above * squares(around.push(g), g)
+        total = below * (self.measurement.noise**2 * squared) + wide
+        share = torch.where(total > 0, squared / total, torch.zeros_like(total))
+        return below * share, above * share
 
 
 class Linearised:
@@ -150,12 +151,13 @@ class Linearised:
 
     @cached_property
     def _graph(self) -> tuple[Tensor, Tensor]:
-        leaf = self.d if self.keep else self.d.detach().requires_grad_()
-        with torch.enable_grad():
+        name = type(self.operator).__name__
+        leaf = self.d if self.keep else leaf_of(self.d, name)
+        with tracked(name):
             measured = self.operator.apply(leaf)
         if not measured.requires_grad:
             raise ValueError(
-                f"{type(self.operator).__name__} has no gradient for autograd (it detaches, rounds "
+                f"{name} has no gradient for autograd (it detaches, rounds "
                 "or works in numpy); this method needs one"
             )
         return leaf, measured
@@ -214,13 +216,39 @@ def check_linear(method: str, measurement: Measurement) -> None:
         )
 
 
-def check_setting(name: str, value: float, above: bool = False, most: float = math.inf) -> None:
+def remaining(variance: float, alpha: Scalar, sigma: Scalar) -> Scalar:
+    """r_t^2 = v sigma^2/(v alpha^2 + sigma^2), what x_t leaves of the variance v of the data.
+
+    Raises:
+        ValueError: v = inf where alpha = 0: x_t says nothing, and all of it is left.
+    """
+    above, below = _fraction(variance, alpha, sigma)
+    if not isinstance(below, Tensor) and below == 0:
+        raise ValueError(
+            "variance = inf at a time where alpha = 0: x_t says nothing of x_0 there, so that it "
+            "has no spread; give the variance of the data, or begin where alpha > 0"
+        )
+    return above / below
+
+
+def _fraction(variance: float, alpha: Scalar, sigma: Scalar) -> tuple[Scalar, Scalar]:
+    """r_t^2 as a fraction, of which v = inf is the limit."""
+    if variance == math.inf:
+        return sigma**2, alpha**2
+    return variance * sigma**2, variance * alpha**2 + sigma**2
+
+
+def check_setting(
+    name: str, value: float, above: bool = False, most: float = math.inf, finite: bool = False
+) -> None:
     """ValueError unless 0 <= value <= most, or 0 < value if it must be above."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and 0 <= value <= most and not (above and value == 0)):
+    inside = number and 0 <= value <= most and not (finite and value == math.inf)
+    if not inside or (above and value == 0):
         least = "above 0" if above else "at least 0"
         end = "" if most == math.inf else f" and at most {most:g}"
-        raise ValueError(f"{name} = {value!r} must be a number {least}{end}")
+        kind = "finite number" if finite else "number"
+        raise ValueError(f"{name} = {value!r} must be a {kind} {least}{end}")
 
 
 def squares(v: Tensor, like: Tensor) -> Tensor:

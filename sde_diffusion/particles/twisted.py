@@ -35,13 +35,13 @@ from ..denoise import Denoiser
 from ..gradient import denoise_with_pull
 from ..inverse.measurement import Measurement
 from ..inverse.operator import LinearOperator
-from ..inverse.posterior import Linearised, check_posed, check_setting
+from ..inverse.posterior import Linearised, check_posed, check_setting, remaining
 from ..names import look_up
 from ..plan import Plan
 from .engine import run_particles
 from .guide import Guide, Move, Seen
 from .result import Population
-from .twists import TWISTS, Level, Twist, remaining
+from .twists import TWISTS, Level, Twist
 
 
 def twisted(
@@ -187,4 +187,4 @@ class TwistedGuide(Guide):
 
     def _level(self, t: float) -> Level:
         alpha, sigma = (float(c) for c in self.denoiser.schedule(t))
-        return Level(alpha, sigma, remaining(self.variance, alpha, sigma))
+        return Level(alpha, sigma, float(remaining(self.variance, alpha, sigma)))

@@ -94,11 +94,6 @@ def tweedie(measurement: Measurement, d: Tensor, pull: Pull, level: Level) -> tu
 TWISTS: dict[str, Twist] = {twist.__name__: twist for twist in (isotropic, projected, tweedie)}
 
 
-def remaining(variance: float, alpha: float, sigma: float) -> float:
-    """r_t^2: what is left of the variance v of the data once x_t is known."""
-    return variance * sigma**2 / (alpha**2 * variance + sigma**2)
-
-
 def _linear(measurement: Measurement, name: str) -> LinearOperator:
     if not isinstance(measurement.operator, LinearOperator):
         raise TypeError(
