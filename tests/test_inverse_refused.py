@@ -223,3 +223,13 @@ def test_the_front_door_takes_a_method_as_a_denoiser(method):
     far = sd.sample(prior(), (4, 3), solver="heun", steps=6, seed=[1, 2, 3, 4], dtype=F64)
     before = measurement().residual(far).norm()
     assert measurement().residual(found[1]).norm() < before
+
+
+@METHODS
+def test_measurements_of_another_batch_are_refused_at_the_door(method):
+    three = Measurement(Matrix(normal(2, 3, seed=1)), normal(3, 2, seed=2), 0.2)
+    posterior = method(prior(), three)
+    assert posterior.samples == 3
+    assert posterior.conditioned
+    with pytest.raises(ValueError, match="conditions of 3 samples are bound and x has 4"):
+        sd.sample(posterior, (4, 3), solver="ddpm", steps=3, seed=0)

@@ -30,6 +30,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..conditions import one_count
 from ..denoise import Denoiser, along, double
 from ..gradient import Pull, denoise_with_pull, leaf_of, score_to_mean, tracked
 from ..scalar import Scalar
@@ -69,9 +70,9 @@ class Posterior(Denoiser):
         return getattr(self.denoiser, "device", None)
 
     @property
-    def conditioned(self) -> bool:
-        """Whether conditions or measurements are bound, one a sample."""
-        return self.measurement.per_sample or bool(getattr(self.denoiser, "conditioned", False))
+    def samples(self) -> int | None:
+        own = len(self.measurement.y) if self.measurement.per_sample else None
+        return one_count((own, self.denoiser.samples))
 
     def select(self, who: Tensor) -> Posterior:
         chosen = copy.copy(self)
