@@ -136,6 +136,8 @@ NONE = sd.FunctionDenoiser(lambda x, t: x, VP)
         (lambda: sdedit(NONE, X, level=1.0, times="leading"), "take one with t_start"),
         (lambda: sdedit(NONE, X, level=1.0, times="karas"), "did you mean 'karras'"),
         (lambda: sdedit(NONE, X, level=1.0, solver="dimm"), "did you mean 'ddim'"),
+        (lambda: sdedit(NONE, X, level=1.0, solver="scipy", steps=3), "leave out steps and last"),
+        (lambda: sdedit(NONE, X, last=3, solver="per_sample_ode"), "leave out steps and last"),
         (lambda: sdedit(NONE, X.int(), level=1.0), "127.5 - 1"),
         (lambda: sdedit(NONE, X.abs() * 200, level=1.0), "as bytes have"),
         (lambda: sdedit(NONE, X / 0, level=1.0), "must be finite"),
@@ -153,3 +155,81 @@ NONE = sd.FunctionDenoiser(lambda x, t: x, VP)
 def test_bad_input_is_refused_with_a_cure(call, words):
     with pytest.raises((ValueError, TypeError), match=words):
         call()
+
+
+PLAN = sd.solvers.ddim(VP, [0.5, 0.0])
+
+
+def open_solver(schedule, times, **options):
+    """A solver of one's own that would take any option."""
+    return sd.solvers.ddim(schedule, times)
+
+
+@pytest.mark.parametrize(
+    "how", [{"level": 1.0}, {"level": 0.0}, {"last": 3}, {"last": 0}, {"solver": PLAN}], ids=repr
+)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("dtype", DOUBLE),
+        ("device", "cpu"),
+        ("shape", (4, 2)),
+        ("start", X),
+        ("analytic_first_step", True),
+    ],
+)
+def test_what_the_picture_says_is_no_option(how, option, value):
+    for solver in (how.get("solver", "ddim"), open_solver):
+        with pytest.raises(TypeError, match=f"(?s){option} = .* is for sample alone"):
+            sdedit(
+                NONE, X, **(how if "solver" in how else how | {"solver": solver}), **{option: value}
+            )
+
+
+@pytest.mark.parametrize("how", [{"level": 0.0}, {"t": 0.0}, {"last": 0}], ids=repr)
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"solver": "dimm"}, "did you mean 'ddim'"),
+        ({"solver": "ddim", "etta": 1.0}, "did you mean 'eta'"),
+        ({"seed": [1, 2]}, "2 seeds for a batch of 4"),
+        ({"times": "karas"}, "did you mean 'karras'"),
+        ({"steps": 0}, "steps = 0"),
+        ({"solver": "scipy", "steps": 3}, "leave out steps and last"),
+    ],
+    ids=repr,
+)
+def test_what_comes_straight_back_is_checked_all_the_same(how, bad, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        sdedit(NONE, X, **how, **bad)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"solver": "scipy", "rtol": 1e-8, "atol": 1e-9},
+        {"solver": "torchdiffeq", "method": "rk4", "steps": 100},
+    ],
+    ids=repr,
+)
+def test_adaptive_samplers_start_at_the_level(how):
+    """The ODE's answer without steps; a method of fixed steps is told their number."""
+    denoiser = sd.problems.Gaussian([0.4], 0.3).denoiser(VP)
+    picture = torch.full((3, 1), -0.6, dtype=DOUBLE)
+    mean, variance = law_of(sdedit(denoiser, picture, level=1.1, seed=UnitNoise(3), **how))
+    kept = 1 / math.sqrt(1 + 1.1**2 / 0.3)
+    assert float(mean) == pytest.approx(0.4 - kept, abs=1e-3)
+    assert float(variance) == pytest.approx((1 - kept**2) * 0.3, abs=1e-3)
+
+
+def test_the_sde_keeps_less_than_the_ode():
+    """Of fine plans by their law: the factor 1/(1 + level^2/v), to its square root the ODE's."""
+    mu, v, level, x_0 = 0.4, 0.3, 1.1, -0.6
+    t = VP.time_of(-math.log(level))
+    alpha_t, sigma_t = VP(t)
+    for solver, power in (("ddpm", 1.0), ("ddim", 0.5)):
+        plan = sd.SOLVERS[solver](VP, sd.times.uniform_lambda(VP, 1000, t, VP.t_clean))
+        mean, variance = plan.law(VP, mu, v, start=(alpha_t * x_0, sigma_t**2))
+        kept = (1 + level**2 / v) ** -power
+        assert float(mean) == pytest.approx(mu + kept * (x_0 - mu), abs=5e-3)
+        assert float(variance) == pytest.approx((1 - kept**2) * v, abs=5e-3)

@@ -3,12 +3,15 @@ r"""SDEdit: noise a picture to some level, and sample from there.
     x_t = alpha_t x_0 + sigma_t z,    then any sampler from t to the clean end.
 
 The more noise, the nearer the result is to the law of the data and the farther from the picture.
-On data N(mu, v) in one coordinate, with the exact solution of the probability-flow ODE,
+On data N(mu, v) in one coordinate, in the limit of small steps,
 
-    result - mu = c (x_0 - mu) + sqrt(1 - c^2) sqrt(v) z,    c = 1/sqrt(1 + level^2/v),
+    result - mu = c (x_0 - mu) + sqrt(1 - c^2) sqrt(v) z,    level = sigma_t/alpha_t,
 
-where level = sigma_t/alpha_t: coordinates in which the data vary more than the level keep the
-picture's values, the others are drawn anew.
+    c = 1/sqrt(1 + level^2/v)    by the probability-flow ODE ("ddim", "heun", ..),
+    c = 1/(1 + level^2/v)        by the reverse SDE ("ddpm", ..), which forgets more.
+
+Coordinates in which the data vary more than the level keep the picture's values, the others are
+drawn anew.
 
 Meng et al., "SDEdit: guided image synthesis and editing with stochastic differential equations",
 2022, arXiv:2108.01073, algorithm 1 (there with Euler-Maruyama on a VE process).
@@ -24,6 +27,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..adaptive import ADAPTIVE, FIXED_STEPS
 from ..counts import check_count
 from ..denoise import Denoiser
 from ..form import number_of
@@ -32,9 +36,9 @@ from ..noise import Noise, noise_from
 from ..plan import Plan
 from ..presets import Preset
 from ..run import Callback
-from ..sample import DEFAULT_STEPS, choose, find_solver, load_plan, sample
+from ..sample import DEFAULT_STEPS, check_options, choose, find_solver, load_plan, sample
 from ..schedule import Schedule
-from ..times import GRIDS
+from ..times import GRIDS, check_steps
 from .picture import check_denoiser, checked_picture
 
 Grid = str | Callable[..., Tensor] | Sequence[float] | Tensor
@@ -87,13 +91,20 @@ def sdedit(
 
     Raises:
         ValueError: none or several of level, t and last; one outside its range; a Plan beside
-            them; a grid that cannot start anywhere.
+            them; a grid that cannot start anywhere; steps or last with a sampler that chooses
+            its own steps.
+        TypeError: an option that the solver does not have, one of `sample` among them (dtype,
+            device, shape, start, analytic_first_step: the picture says all that).
         TypeError, ValueError: a picture of integers, not finite, or in the range of bytes; what
             `sample` refuses.
     """
     check_denoiser(denoiser)
     x_0 = checked_picture(picture)
     schedule, solver = denoiser.schedule, load_plan(solver)
+    method = find_solver(solver)
+    _check_sampler(solver, method, steps, last, options)
+    noise = noise_from(seed)
+    z = noise.start(x_0.clone())
     ways = {"level": level, "t": t, "last": last}
     said = [name for name, value in ways.items() if value is not None]
     if isinstance(solver, Plan):
@@ -114,19 +125,19 @@ def sdedit(
         grid = choose(schedule, solver, steps, times, options).grid
         _check_last(last, len(grid) - 1)
         start, where = grid[len(grid) - 1 - last], {"times": grid[len(grid) - 1 - last :]}
-        if last == 0:
+        if last == 0:  # no steps: the picture
             return x_0.clone()
     else:
         start = _time(schedule, level, t)
-        if start == schedule.t_min:
-            return x_0.clone()
-        method = find_solver(solver)
         if isinstance(method, Preset) and isinstance(times, str) and times == "default":
             times = method.times
-        where = {"times": _grid_from(schedule, start, steps, times)}
-    noise = noise_from(seed)
+        make, n = _grid_maker(times), DEFAULT_STEPS if steps is None else steps
+        check_steps(n)
+        if start == schedule.t_min:  # no noise: the picture
+            return x_0.clone()
+        where = {"times": make(schedule, n, t_start=start)}
     alpha_t, sigma_t = (float(c) for c in schedule(start))
-    x_t = noise.start(x_0.clone()) * sigma_t + alpha_t * x_0
+    x_t = z * sigma_t + alpha_t * x_0
     return sample(
         denoiser,
         tuple(x_t.shape),
@@ -138,6 +149,30 @@ def sdedit(
         **where,
         **options,
     )
+
+
+def _check_sampler(
+    solver: object,
+    method: Callable[..., Any],
+    steps: int | None,
+    last: int | None,
+    options: dict[str, Any],
+) -> None:
+    """What `sample` could not refuse: it is handed a start, and times in place of a number."""
+    for name in inspect.signature(sample).parameters:
+        if name in options:
+            raise TypeError(
+                f"{name} = {options[name]!r} is for sample alone: states start at the noised "
+                f"picture, in its shape and dtype and on its device. Leave {name} out, and give "
+                "the picture as wanted, picture.to(..)"
+            )
+    check_options(method, options)
+    counted = steps is not None or last is not None
+    if counted and method in ADAPTIVE.values() and options.get("method") not in FIXED_STEPS:
+        raise ValueError(
+            f"{solver!r} chooses its own steps: leave out steps and last, and say where to start "
+            "by level or t (its accuracy is set by rtol and atol)"
+        )
 
 
 def _check_last(last: int, steps: int) -> None:
@@ -172,8 +207,8 @@ def _time(schedule: Schedule, level: float | None, t: float | None) -> float:
     return number_of(schedule.time_of(-math.log(level)))
 
 
-def _grid_from(schedule: Schedule, start: float, steps: int | None, times: Grid) -> Any:
-    """`steps` steps from a time of one's own to the clean end."""
+def _grid_maker(times: Grid) -> Callable[..., Any]:
+    """The grid (schedule, steps, t_start) that runs from a time of one's own to the clean end."""
     make = look_up("grid", times, GRIDS) if isinstance(times, str) else times
     if not callable(make) or "t_start" not in inspect.signature(make).parameters:
         name = repr(times) if isinstance(times, str) else "a list of times"
@@ -182,4 +217,4 @@ def _grid_from(schedule: Schedule, start: float, steps: int | None, times: Grid)
             "grid cannot start at any time; take one with t_start ('default', 'uniform', "
             "'karras', ..), or say where to start by last=k"
         )
-    return make(schedule, DEFAULT_STEPS if steps is None else steps, t_start=start)
+    return make
