@@ -227,6 +227,15 @@ def test_conjugate_gradients_say_when_they_fail():
         conjugate_gradients(lambda u: u * math.nan, v, 3)
 
 
+def test_systems_of_numbers_that_are_not_finite_are_not_solved():
+    operator = LINEAR["a user's own, iterated"]()
+    v = _draw(operator.measured_shape)
+    v[1, 0, 0] = math.nan
+    for call in (lambda: operator.solve(v, 1.0, 0.1), lambda: operator.pseudo_inverse(v)):
+        with pytest.raises(RuntimeError, match="for 1 of 3 samples"):
+            call()
+
+
 @every
 def test_data_that_are_not(make):
     operator = make()

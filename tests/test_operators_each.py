@@ -181,7 +181,8 @@ def test_a_function_is_watched_after_the_door():
     [
         (lambda: Blur(torch.ones(5, 5), (1, 4, 4)), "is larger than the last dimensions"),
         (lambda: Blur(torch.zeros(3), (4,)), "0 everywhere"),
-        (lambda: Blur(torch.ones(3, 3), (4,)), "2 or more positive whole numbers"),
+        (lambda: Blur(torch.ones(3, 3), (4,)), "has more dimensions than data"),
+        (lambda: Blur(torch.ones(1, 1, 3, 3), (1, 4, 4)), r"give \(rows, columns\)"),
         (lambda: Blur(torch.ones(3), (4,), cutoff=1.0), "cutoff = 1.0 must be relative"),
         (lambda: gaussian_kernel(-1.0), "must be positive"),
         (lambda: gaussian_kernel(1.0, 4), "odd"),

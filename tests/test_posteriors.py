@@ -179,6 +179,19 @@ def test_digits_have_the_moments_of_their_images():
     assert len(mixture.digits) == 20
 
 
+def test_shrinkage_counts_as_so_many_images_of_the_pooled_covariance():
+    """C_j (n_j + nu) = n_j S_j + nu W, W = sum_j n_j S_j / sum_j n_j."""
+    plain, shrunk = (digit_mixture(2, shrinkage=nu, floor=0.1) for nu in (0.0, 40.0))
+    floor = 0.01 * torch.eye(64, dtype=F64)
+    counts = 1198 * plain.law.weights
+    own = [plain.law.given([k]).data_covariance() - floor for k in range(20)]
+    for k in (0, 1, 13):
+        parts = (k - k % 2, k - k % 2 + 1)
+        pooled = sum(counts[j] * own[j] for j in parts) / sum(counts[j] for j in parts)
+        expected = (counts[k] * own[k] + 40 * pooled) / (counts[k] + 40) + floor
+        torch.testing.assert_close(shrunk.law.given([k]).data_covariance(), expected)
+
+
 def test_new_digits_are_recognised_by_the_mixture():
     from sde_diffusion.training import digits
 

@@ -33,7 +33,12 @@ class Blur(Diagonal):
 
     def __init__(self, kernel: Values, event_shape: tuple[int, ...], cutoff: float = 1e-6) -> None:
         kernel = real("kernel", kernel).cpu()
-        self.event_shape = self.measured_shape = shape_of(event_shape, max(kernel.ndim, 1))
+        self.event_shape = self.measured_shape = shape_of(event_shape, 1)
+        if kernel.ndim > len(self.event_shape):
+            raise ValueError(
+                f"a kernel of shape {tuple(kernel.shape)} has more dimensions than data of shape "
+                f"{self.event_shape}; one kernel is for all channels: give (rows, columns)"
+            )
         self._sizes = self.event_shape[len(self.event_shape) - kernel.ndim :]
         if kernel.ndim == 0 or any(k > n for k, n in zip(kernel.shape, self._sizes, strict=True)):
             raise ValueError(
