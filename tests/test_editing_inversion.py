@@ -1,6 +1,7 @@
 """Editing by inversion: round trips, transport between laws, and what strong guidance costs."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,6 +87,18 @@ def test_the_latents_of_o_belm_have_the_size_of_noise_on_the_default_grid_of_edi
     assert sizes[1] > 2 * right
 
 
+@pytest.mark.parametrize("name", ["ddim", "o_belm"])
+def test_a_solver_may_be_given_as_its_function(name):
+    target = Gaussian([0.5, -0.5], 0.2).denoiser(VP)
+    found = edit(X, DENOISER, target, solver=sd.SOLVERS[name], steps=4)
+    assert torch.equal(found, edit(X, DENOISER, target, solver=name, steps=4))
+
+
+def test_exact_reversal_begins_at_two_steps():
+    miss = lambda n: float((edit(X, DENOISER, DENOISER, steps=n) - X).abs().max())
+    assert miss(2) < 1e-8 < 1e-3 < miss(1)
+
+
 def test_the_start_and_the_default():
     """o_belm on 20 steps to t_clean; the picture is not changed, and float32 stays."""
     x = X.float()
@@ -97,6 +110,7 @@ def test_the_start_and_the_default():
 
 
 DENOISER = MIXTURE.denoiser(VP)
+PLAN = sd.solvers.ddim(VP, sd.times.karras(VP, 4, t_end=VP.t_clean))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +121,11 @@ DENOISER = MIXTURE.denoiser(VP)
         (lambda: edit(X.int(), DENOISER, DENOISER), "127.5 - 1"),
         (lambda: edit(X, DENOISER, DENOISER, solver="ddpm"), "draws noise"),
         (lambda: edit(X, DENOISER, DENOISER, solver="o_blem"), "did you mean 'o_belm'"),
+        (lambda: edit(X, DENOISER, DENOISER, solver=PLAN), "the plan 'ddim.* a name of SOLVERS"),
+        (lambda: edit(X, DENOISER, DENOISER, solver=Path("my.json")), "not its table"),
+        (lambda: edit(X, DENOISER, DENOISER, solver="my.json"), "the plan of 'my.json'"),
+        (lambda: edit(X, DENOISER, DENOISER, solver="scipy"), "scipy, which chooses its own steps"),
+        (lambda: edit(X, DENOISER, DENOISER, solver=lambda *grid: PLAN), "unknown solver"),
         (lambda: edit(X, DENOISER, DENOISER, times=[1.0, 0.0]), "sigma = 0"),
         (lambda: edit(X, DENOISER, DENOISER, times=[1.0, 0.1], steps=1), "beside given times"),
         (lambda: edit(X, DENOISER, DENOISER, times="leading"), "cannot end inside"),

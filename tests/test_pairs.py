@@ -104,6 +104,9 @@ def test_the_description_tells_data_and_conditions_apart():
         (lambda x: x[:1], ValueError, "1 conditions for 2 samples"),
         (lambda x: x.flatten(1), TypeError, "images, .n, channels, rows"),
         (lambda x: x / 0, ValueError, "conditions must be finite"),
+        (lambda x: x - x.mean(0), ValueError, "must go sample by sample"),
+        (lambda x: x / x.abs().max(), ValueError, "must go sample by sample"),
+        (2, TypeError, "condition = 2: give a function"),
         (Smaller(4), ValueError, "factor = 4 does not divide images of 4 x 6"),
         (Erased(0, 4, 4, 3), ValueError, "reaches beyond images of 4 x 6"),
     ],
@@ -111,6 +114,23 @@ def test_the_description_tells_data_and_conditions_apart():
 def test_conditions_that_cannot_be_are_refused(condition, error, said):
     with pytest.raises(error, match=said):
         Pairs(TensorData(X), condition)
+
+
+def test_data_and_factors_that_cannot_be_are_refused():
+    with pytest.raises(TypeError, match=r"data is Tensor: give a data set, as TensorData"):
+        Pairs(X, Smaller(2))
+    for factor in (0, 2.0, True, "2"):
+        with pytest.raises(ValueError, match=f"factor = {factor!r} must be an integer"):
+            Smaller(factor)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_condition_may_be_drawn_and_may_centre_each_sample(noise):
+    generator = torch.Generator().manual_seed(0)
+    drawn = lambda x: (
+        x - x.mean((1, 2, 3), keepdim=True) + noise * torch.randn(x.shape, generator=generator)
+    )
+    assert len(Pairs(TensorData(X), drawn)) == 5
 
 
 @pytest.mark.parametrize(
@@ -181,6 +201,8 @@ def test_a_folder_of_samples_knows_its_conditions(trained, capsys):
         (None, "trained with images as conditions and drop = 0"),
         (np.zeros((2, 3, 4, 4), np.float32), "need images of shape (2, 1, rows, columns)"),
         (np.zeros((2, 1, 3, 4), np.float32), "rows that divide 8"),
+        (np.full((2, 1, 4, 4), np.nan, np.float32), "must be finite, but sample 0 is not: remove"),
+        (np.full((2, 1, 4, 4), 255, np.float32), "from 255 to 255, as bytes have: save them as"),
     ],
 )
 def test_the_command_refuses_conditions_that_do_not_fit(trained, context, said, capsys):
@@ -191,6 +213,13 @@ def test_the_command_refuses_conditions_that_do_not_fit(trained, context, said, 
     assert main(ask) != 0
     assert said in capsys.readouterr().err
     assert not (trained / "none.npz").exists()
+
+
+def test_a_class_beside_conditions_is_refused_not_ignored(trained, capsys):
+    ask = ["sample", str(trained / "run"), "--steps", "2", "--out", str(trained / "both.npz")]
+    assert main([*ask, "--context", str(trained / "y.npy"), "--class", "none"]) != 0
+    assert "--class none beside --context" in capsys.readouterr().err
+    assert not (trained / "both.npz").exists()
 
 
 @pytest.mark.parametrize(

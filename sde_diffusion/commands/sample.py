@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..adaptive import ADAPTIVE, FIXED_STEPS
 from ..comparison.entries import options_of
+from ..editing.picture import EIGHT_BIT
 from ..latent.space import LATENTS
 from ..presets import PRESETS
 from ..progress import Progress
@@ -96,6 +97,11 @@ def run(options: argparse.Namespace) -> int:
     if latents and options.out.suffix != ".npz":
         raise ValueError(f"--out {options.out}: {model.about} makes no pictures but {TO_DECODE}")
     check_out(options.out, model.event_shape)
+    if options.context is not None and options.classes is not None:
+        raise ValueError(
+            f"--class {options.classes} beside --context {options.context}: a sample has one kind "
+            "of condition or none; leave out one of them"
+        )
     classes = _classes(options.classes, model)
     turns = None if classes is None else len(classes)
     given = _context(options.context, model)
@@ -209,7 +215,15 @@ def _context(path: Path | None, model: LoadedModel) -> Tensor | None:
     if not takes:
         raise ValueError(f"--context {path}: {model.about} was trained without such conditions")
     data = NumpyData(path, channels_last=False)
-    return data.batch(torch.arange(len(data))).x
+    context = data.batch(torch.arange(len(data))).x
+    low, high = (float(v) for v in context.aminmax()) if context.numel() else (0.0, 0.0)
+    if takes[0] == "images" and low >= 0 and high > EIGHT_BIT:
+        raise ValueError(
+            f"--context {path} has values from {low:g} to {high:g}, as bytes have: save them as "
+            "uint8, which is scaled to [-1, 1], or scaled as in training, as y / 127.5 - 1 (for a "
+            "network trained on such values, in Python: sample(denoiser.given(y), ..))"
+        )
+    return context
 
 
 def _output(

@@ -18,17 +18,20 @@ Wang et al., "BELM", 2024, arXiv:2410.07273.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..adaptive import ADAPTIVE
 from ..denoise import Denoiser
 from ..form import number_of
 from ..inversion import invert, resume
 from ..names import look_up
 from ..plan import Plan, Row
+from ..presets import PRESETS
 from ..run import record, run
 from ..sample import DEFAULT_STEPS
 from ..schedule import Schedule
@@ -42,7 +45,7 @@ def edit(
     source: Denoiser,
     target: Denoiser,
     *,
-    solver: str = "o_belm",
+    solver: str | Callable[..., Plan] = "o_belm",
     steps: int | None = None,
     times: str | Callable[..., Tensor] | Sequence[float] | Tensor = "karras",
     **options: Any,
@@ -53,7 +56,7 @@ def edit(
     under `target`. The picture counts as the state alpha x_0 at the grid's clean end, where sigma
     is small and not 0. A method that is exactly reversible (found from its table:
     `exactly_reversible`) takes up the last two states, so that with source = target the
-    picture comes back to rounding.
+    picture comes back to rounding, from 2 steps on.
 
     Su et al. 2023, arXiv:2203.08382 (with two models); Song et al. 2021, arXiv:2010.02502, section
     5.4 (DDIM's inversion).
@@ -62,7 +65,9 @@ def edit(
         picture: x_0, (batch, *event), in the range of the data.
         source: the denoiser under which the picture is likely, as with its own condition.
         target: the one under which it is wanted; of the same schedule.
-        solver: name of a deterministic solver: "o_belm" (exactly reversible), "ddim", "heun", ..
+        solver: a deterministic solver, a name of `SOLVERS` or one of its functions: "o_belm"
+            (exactly reversible), "ddim", "heun", ..; no Plan, since the way there needs the
+            solver's text.
         steps: number of steps, 20 by default; not together with given times.
         times: a name of `times.GRIDS`, a function (schedule, steps, t_end=..) -> times, or the
             times, with sigma > 0 at the end. Names end at the schedule's t_clean. For "o_belm" one
@@ -77,14 +82,17 @@ def edit(
     Raises:
         ValueError: denoisers of different schedules; a solver that draws noise; a grid that ends
             at sigma = 0, or begins at alpha = 0 where the solver cannot go.
-        TypeError, ValueError: a picture of integers, not finite, or in the range of bytes.
+        TypeError, ValueError: a picture of integers, not finite, or in the range of bytes; a
+            solver that is not one of `SOLVERS`.
     """
     for denoiser in (source, target):
         check_denoiser(denoiser)
+    _check_solver(solver)
     x_0, schedule = checked_picture(picture), source.schedule
     grid = _grid(schedule, steps, times)
     there = invert(solver, schedule, grid, **options)
-    back = look_up("solver", solver, SOLVERS)(schedule, grid, **options)
+    make = look_up("solver", solver, SOLVERS) if isinstance(solver, str) else solver
+    back = make(schedule, grid, **options)
     try:
         back.check_schedule(target.schedule)
     except ValueError as error:
@@ -95,6 +103,26 @@ def edit(
     if exactly_reversible(there, back):
         callback = resume(*path.states[-2:].flip(0))
     return run(back, target, path.states[-1], callback=callback) / alpha_s
+
+
+def _check_solver(solver: object) -> None:
+    """Raise TypeError for what has a table, or steps of its own, but no text to run backwards."""
+    if isinstance(solver, Plan):
+        what = f"the plan {solver.name!r}"
+    elif isinstance(solver, os.PathLike) or (isinstance(solver, str) and _is_table(solver)):
+        what = f"the plan of {str(solver)!r}"
+    elif solver in [*ADAPTIVE, *ADAPTIVE.values()]:
+        what = f"{getattr(solver, '__name__', solver)}, which chooses its own steps"
+    else:
+        return
+    raise TypeError(
+        f"solver is {what}: inversion needs the solver's text, not its table, to run it on the "
+        "reversed grid; give a name of SOLVERS, as 'o_belm', 'ddim' or 'heun'"
+    )
+
+
+def _is_table(name: str) -> bool:
+    return name in PRESETS or name.endswith(".json")
 
 
 def exactly_reversible(there: Plan, back: Plan, tolerance: float = 1e-9) -> bool:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
+from ..counts import check_count
 from .batch import Batch
 from .data import Data, checked_context, probe
 from .describe import without_addresses
@@ -36,8 +37,7 @@ class Smaller:
     factor: int
 
     def __post_init__(self) -> None:
-        if self.factor < 1:
-            raise ValueError(f"factor = {self.factor}: give a whole number of at least 1")
+        check_count("factor", self.factor)
 
     def __call__(self, x: Tensor) -> Tensor:
         if any(side % self.factor for side in x.shape[2:]):
@@ -104,11 +104,20 @@ class Pairs(Data):
             size), floating point.
 
     Raises:
-        TypeError: a condition that is neither.
-        ValueError: another number of conditions than of samples, or values that are not finite.
+        TypeError: data that are no Data, no function, or a condition that is neither.
+        ValueError: another number of conditions than of samples, values that are not finite, or a
+            condition that depends on the other samples of its batch.
     """
 
     def __init__(self, data: Data, condition: Callable[[Tensor], Tensor]) -> None:
+        if not isinstance(data, Data):
+            raise TypeError(
+                f"data is {type(data).__name__}: give a data set, as TensorData(x) of a tensor"
+            )
+        if not callable(condition):
+            raise TypeError(
+                f"condition = {condition!r}: give a function of clean samples, as Smaller(2)"
+            )
         self.data, self.condition = data, condition
         self.event_shape, self.range = data.event_shape, data.range
         first = data.batch(torch.arange(min(2, len(data)))).x
@@ -120,6 +129,12 @@ class Pairs(Data):
                 "floating point, (batch, channels, rows, columns), or tokens"
             )
         checked_context(made, len(first))
+        if not _alike(made[:1], condition(first[:1])) and _alike(made, condition(first)):
+            raise ValueError(
+                f"{without_addresses(condition)} makes another condition of a sample alone than "
+                "among others: it must go sample by sample, with means over x.flatten(1), dim=1, "
+                "and not over the batch"
+            )
 
     def __len__(self) -> int:
         return len(self.data)
@@ -131,3 +146,10 @@ class Pairs(Data):
     def describe(self) -> str:
         made_by = without_addresses(self.condition)
         return f"{made_by} of {self.data.describe()}, digest {probe(self)}"
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether conditions are the same but for the rounding of a network."""
+    if one.shape != other.shape:
+        return False
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max()))
