@@ -210,6 +210,36 @@ def test_the_limits_of_small_steps_on_two_coordinates(r):
     assert abs(mean / (r * y) - 1) > 0.25  # and none of them is the law of x_0 given y
 
 
+@pytest.mark.parametrize("schedule", [VP, sd.FlowMatching()], ids=repr)
+@pytest.mark.parametrize("noise", ["fixed", "independent"])
+@pytest.mark.parametrize("prediction", ["noise", "velocity", "data"])
+def test_networks_answer_as_the_same_function_does(prediction, noise, schedule):
+    """What a network's call leaves to the loop, a factor of d, stays out of the known part."""
+    network = lambda x, label: (x + label[:, None]).sin()
+    asked = sd.NetworkDenoiser(network, schedule, prediction)
+    y = pictures(4)
+    plain = sd.FunctionDenoiser(lambda x, t: asked(x, t), schedule)
+    grid = noisy_grid(schedule)
+    scaled = {call.scale for call in asked.bind([float(t) for t in grid], y)}
+    assert (scaled == {1.0}) == (prediction == "data")
+    give = {"noise": noise, "solver": "ddim", "times": grid, "seed": 0}
+    found, expected = (inpaint(d, y, MASK, **give) for d in (asked, plain))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "ddpm", "unipc", "krogstad"])
+def test_the_denoiser_that_knows_ends_at_the_picture(solver):
+    """By solvers exact on a point, on a law that is none, without anyone setting the state."""
+    problem = sd.problems.Gaussian([0.6, -0.4, 0.1], 0.5)
+    y, z = pictures(4, problem), one_noise(4)
+    told = replacement(problem.denoiser(VP), y, MASK, z)
+    plan = sd.SOLVERS[solver](VP, [*noisy_grid(VP), 0.0])
+    alpha_t, sigma_t = (float(c) for c in VP(plan.times[0]))
+    out = sd.run(plan, told, alpha_t * y + sigma_t * z, noise=1)
+    torch.testing.assert_close(out[:, MASK], y[:, MASK], rtol=0.0, atol=1e-12)
+    assert float((out - y)[:, ~MASK].abs().min()) > 1e-3
+
+
 @pytest.mark.parametrize("noise", ["fixed", "independent"])
 def test_guided_denoisers(noise):
     """At scale 1 guidance is the conditional model; at another scale it is another."""
