@@ -193,6 +193,9 @@ def replacement(denoiser: Denoiser, picture: Tensor, mask: Tensor, z: Tensor) ->
         told = replacement(denoiser, pictures, mask, z)
         sample(told, pictures.shape, solver="per_sample_ode", start=sigma_T * z)
 
+    Nobody sets the last state here: at sigma = 0 its known part is y by samplers that are exact on
+    a point ("ddim", "unipc"), and y up to their error by others ("heun"). `inpaint` sets it.
+
     Args:
         denoiser: any Denoiser.
         picture: y, (batch, *event); values where the mask is 0 are not read.
