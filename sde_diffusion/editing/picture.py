@@ -75,9 +75,11 @@ def checked_mask(mask: Any, picture: Tensor) -> Tensor:
     shape = tuple(picture.shape)
     wanted = {len(shape): shape, len(shape) - 1: shape[1:]}.get(mask.ndim)
     if wanted is None or any(m not in (1, n) for m, n in zip(mask.shape, wanted, strict=True)):
+        flat = len(shape) == 4 and mask.ndim in (2, 3)
+        cure = ": mask[None] for (H, W), mask[:, None] for (batch, H, W)" if flat else ""
         raise ValueError(
             f"mask has shape {tuple(mask.shape)} for pictures of shape {shape}: give it one "
-            f"number for each of {shape} or of {shape[1:]}, sizes of 1 standing for all"
+            f"number for each of {shape} or of {shape[1:]}, sizes of 1 standing for all{cure}"
         )
     if mask.dtype is not torch.bool:
         other = mask[(mask != 0) & (mask != 1)]

@@ -221,6 +221,11 @@ class Condition(nn.Module):
                 f"context has dtype {context.dtype}, but this network takes an image as floating-"
                 "point numbers, scaled as the data are: context.float() / 127.5 - 1 for bytes"
             )
+        if context.ndim == 4 and context.shape[1] == channels and len(context) != len(x):
+            raise ValueError(
+                f"context has {len(context)} images for {len(x)} samples: give one each, or "
+                f"the first for all, as context[:1].expand({len(x)}, -1, -1, -1)"
+            )
         height, width = x.shape[2:]
         fits = context.ndim == 4 and context.shape[:2] == (len(x), channels)
         sides = context.shape[2:] if fits else (0, 0)
