@@ -21,7 +21,7 @@ from ..plan import Plan
 from ..run import Callback, Point, run
 from ..sample import choose, is_no_plan, plan_for, starting_state
 from .picture import check_denoiser
-from .replacement import Known, Replaced, check_forgets, forgets, replaced, scales
+from .replacement import Known, Replaced, check_forgets, forgets, scales
 
 NOISES = {"fixed": False, "independent": True}
 
@@ -100,34 +100,22 @@ def inpaint(
     return run(plan, told, x, noise=source, callback=at_point, progress=progress)
 
 
-class _Redrawn(Denoiser):
+class _Redrawn(Replaced):
     """Replacement with fresh noise wherever one plan forgets; made for one run of it."""
 
     def __init__(self, denoiser: Denoiser, known: Known, plan: Plan, source: Noise) -> None:
         forgotten = forgets(plan)
         check_forgets(plan, forgotten)
-        self.denoiser, self.known, self.source = denoiser, known, source
-        self.schedule = denoiser.schedule
+        super().__init__(denoiser, known, torch.zeros_like(known.y))
+        self.source = source
         asked = [(row, free) for row, free in zip(plan.rows, forgotten, strict=True) if row.asks]
         # At grid points the callback draws, before the network is asked.
         self.draws = [free and not row.on_grid for row, free in asked]
-        self.z: Tensor
         self.stream: Draw
 
-    @property
-    def device(self) -> torch.device | None:
-        """Where the network is; None: unknown."""
-        return getattr(self.denoiser, "device", None)
-
-    def __call__(self, x: Tensor, t: Any) -> Tensor:
-        raise NotImplementedError("its noise belongs to the calls of one run")
-
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
-        self.z, self.stream = torch.zeros_like(x), self.source.stream(x, Course())
-        calls = [
-            replaced(call, self.known, scales(self.schedule, t), self.z)
-            for call, t in zip(self.denoiser.bind(times, x), times, strict=True)
-        ]
+        self.stream = self.source.stream(x, Course())
+        calls = super().bind(times, x)  # each reads z as it is when asked
         return [
             self._after_a_draw(call) if draws else call
             for call, draws in zip(calls, self.draws, strict=True)
