@@ -14,6 +14,7 @@ O-BELM 5e-16 and 1e-15.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,9 @@ from torch import Tensor
 
 from .names import look_up
 from .plan import Plan
+from .presets import PRESETS, Preset
 from .run import Point
+from .sample import NO_PLANS, is_no_plan
 from .schedule import Schedule
 from .solvers import SOLVERS
 from .solvers.solver import traced
@@ -52,6 +55,7 @@ def invert(
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"invert needs a Schedule second, not {type(schedule).__name__}")
+    _check_text(solver)
     name = solver if isinstance(solver, str) else getattr(solver, "__name__", "")
     method = look_up("solver", name, SOLVERS)
     if not isinstance(solver, str) and solver is not method:
@@ -73,6 +77,27 @@ def invert(
         return traced(name, schedule, grid[::-1], options, "inverse of ")
     except ValueError as error:
         raise ValueError(f"{forward.name} has no inverse on this grid: {error}") from error
+
+
+def _check_text(solver: object) -> None:
+    """Raise TypeError for what has a table, or steps of its own, but no text to run backwards."""
+    known = {**PRESETS, **NO_PLANS}.get(solver) if isinstance(solver, str) else solver
+    cure = "give a name of SOLVERS, as 'o_belm', 'ddim' or 'heun'"
+    if isinstance(solver, Plan):
+        what = f"the plan {solver.name!r}"
+    elif isinstance(solver, os.PathLike) or (isinstance(solver, str) and solver.endswith(".json")):
+        what = f"the plan of {str(solver)!r}"
+    elif isinstance(known, Preset):
+        what = f"the preset {known.name!r}"
+        options = "".join(f", {k}={v!r}" for k, v in known.options.items() if not callable(v))
+        cure = f"give the solver that it is made of, {known.solver!r}{options}"
+    elif callable(known) and is_no_plan(known):
+        what = f"{getattr(known, '__name__', solver)}, whose steps depend on the samples"
+    else:
+        return
+    raise TypeError(
+        f"solver is {what}: inversion needs a solver's text, to run it on the reversed grid; {cure}"
+    )
 
 
 def resume(*states: Tensor) -> Callable[[Point], Tensor | None]:

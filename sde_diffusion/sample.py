@@ -28,6 +28,7 @@ from .times import GRIDS, check_grid, check_steps
 from .variances import LEARNED, analytic_dpm
 
 DEFAULT_STEPS = 20
+NO_PLANS: dict[str, Callable[..., Any]] = {**ADAPTIVE, **LANGEVIN, **LEARNED}
 LARGEST_SIGNAL = 0.25  # alpha/sigma above which the prior N(0, sigma^2) is plainly wrong
 
 
@@ -98,24 +99,22 @@ def sample(
     noise = noise_from(seed)
     x = starting_state(denoiser, tuple(shape), grid[0], noise, start, dtype, device)
     spared = analytic_first_step is not False
-    if method in ADAPTIVE.values():
-        steps_given = steps is not None and options.get("method") not in FIXED_STEPS
-        takes = inspect.signature(method).parameters
-        unheard = callback is not None or (progress and "progress" not in takes)
-        if steps_given or unheard or spared:
-            raise ValueError(
-                f"{solver!r} chooses its own steps: leave out steps, callback, progress and "
-                "analytic_first_step (its accuracy is set by rtol and atol)"
-            )
+    if is_no_plan(method):
+        adaptive, takes = method in ADAPTIVE.values(), inspect.signature(method).parameters
+        unheard = {
+            "steps": adaptive and steps is not None and options.get("method") not in FIXED_STEPS,
+            "callback": callback is not None,
+            "progress": progress and "progress" not in takes,
+            "analytic_first_step": spared,
+        }
+        wrong = [name for name, given in unheard.items() if given]
+        if wrong:
+            why = "chooses its own steps" if adaptive else "is no plan"
+            accuracy = " (its accuracy is set by rtol and atol)" if adaptive else ""
+            raise ValueError(f"{solver!r} {why}: leave out {' and '.join(wrong)}{accuracy}")
         common = {"noise": noise, "progress": progress}
         options |= {name: value for name, value in common.items() if name in takes}
         return method(denoiser, x, grid, **options).x
-    if method in LANGEVIN.values() or method in LEARNED.values():
-        if callback is not None or progress or spared:
-            raise ValueError(
-                f"{solver!r} is no plan: leave out callback, progress and analytic_first_step"
-            )
-        return method(denoiser, x, grid, noise=noise, **options).x
     plan = _traced(schedule, chosen, options)
     if spared:
         plan = transform.analytic_first_step(plan, schedule, float(analytic_first_step))
@@ -142,7 +141,7 @@ def plan_for(
 
 def is_no_plan(method: Callable[..., Any]) -> bool:
     """Whether a sampler is of the second kind, which chooses its steps by the samples."""
-    return any(method is known for kind in (ADAPTIVE, LANGEVIN, LEARNED) for known in kind.values())
+    return any(method is known for known in NO_PLANS.values())
 
 
 class Chosen(NamedTuple):
@@ -206,9 +205,8 @@ def find_solver(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
     """The function that a solver's name stands for; ValueError with the nearest right one."""
     if isinstance(solver, str):
         solver = "angular" if solver == "default" else solver
-        known: dict[str, Callable[..., Any]] = {**SOLVERS, **ADAPTIVE, **LANGEVIN, **PRESETS}
-        known |= {**LEARNED, "analytic_dpm": analytic_dpm}
-        return look_up("solver", solver, known)
+        known: dict[str, Callable[..., Any]] = {**SOLVERS, **NO_PLANS, **PRESETS}
+        return look_up("solver", solver, known | {"analytic_dpm": analytic_dpm})
     if isinstance(solver, Plan):
         own = lambda: solver
         own.__name__ = "a Plan"  # as an error about options calls it
@@ -220,19 +218,28 @@ def find_solver(solver: str | Plan | Callable[..., Plan]) -> Callable[..., Any]:
     return solver
 
 
-def check_options(method: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """TypeError for an option that a solver does not have, or without one that it needs."""
+def check_options(
+    method: Callable[..., Any],
+    options: Mapping[str, Any],
+    door: Callable[..., Any] = sample,
+) -> None:
+    """TypeError for an option that a solver does not have, or without one that it needs.
+
+    Its error names the options of the door, the function that was given them, too.
+    """
     parameters = inspect.signature(method).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    own = list(inspect.signature(sample).parameters)[2:-1]
+    asked = inspect.signature(door).parameters.values()
+    own = [p.name for p in asked if p.kind is p.KEYWORD_ONLY]
     known = {p.name for p in parameters} - {
         *("schedule", "times", "denoiser", "x", "noise", "progress")
     }
     for option in options:
         if option not in known:
             name = getattr(method, "__name__", "the solver")
-            raise TypeError(unknown(f"option of sample with {name}", option, [*known, *own]))
+            what = f"option of {door.__name__} with {name}"
+            raise TypeError(unknown(what, option, [*known, *own]))
     if method is analytic_dpm and "moments" not in options:
         raise TypeError(
             "analytic_dpm needs moments, as measure_moments(denoiser, data, times) returns them. "
@@ -285,7 +292,8 @@ def starting_state(
     if alpha_t > LARGEST_SIGNAL * sigma_t:
         raise ValueError(
             f"the grid starts at t = {t:g}, where alpha = {alpha_t:.3g} and sigma = "
-            f"{sigma_t:.3g}: pure noise is no sample there; pass start=x_t"
+            f"{sigma_t:.3g}: pure noise is no sample there; start at more noise, or pass a state "
+            "of that time to what has start: sample(.., start=x_t)"
         )
     where = device if device is not None else getattr(denoiser, "device", None)
     return noise.start(torch.empty(shape, dtype=dtype, device=where)) * sigma_t

@@ -205,7 +205,8 @@ def _timesteps(schedule: Schedule, steps: int, timesteps: int | None) -> int:
     check_steps(steps)
     if n is None:
         raise ValueError(
-            f"{schedule!r} has no integer timesteps; say how many the network knows: timesteps=1000"
+            f"{schedule!r} has no integer timesteps; say how many the network knows, as "
+            "leading(schedule, steps, timesteps=1000)"
         )
     if steps > n:
         raise ValueError(f"steps = {steps} is more than the {n} timesteps of the discrete process")

@@ -307,6 +307,20 @@ Y = torch.zeros(2, 1, 4, 4)
 NONE = sd.FunctionDenoiser(lambda x, t: x, VP)
 
 
+def test_what_it_is_bound_to():
+    """One picture for all, or one noise, is for any number; else it answers one batch alone."""
+    labels = lambda n: sd.NetworkDenoiser(lambda x, t, c: x, VP).given(torch.zeros(n))
+    mask, count = torch.ones(1, 4, 4), lambda *parts: replacement(*parts).samples
+    assert count(NONE, Y[:1], mask, Y[:1]) is None
+    assert not replacement(NONE, Y[:1], mask, Y[:1]).conditioned
+    assert count(NONE, Y[:1], mask, Y) == count(NONE, Y, mask, Y[:1]) == 2
+    assert count(labels(3), Y[:1], mask, Y[:1]) == 3
+    with pytest.raises(ValueError, match="2 and 3 samples"):
+        replacement(labels(3), Y, mask, Y)
+    with pytest.raises(ValueError, match="2 samples are bound and x has 3"):
+        sd.sample(replacement(NONE, Y, mask, Y), (3, 1, 4, 4), steps=2)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -318,14 +332,22 @@ NONE = sd.FunctionDenoiser(lambda x, t: x, VP)
         (lambda: inpaint(NONE, Y, [[1, 0]]), "mask must be a tensor"),
         (lambda: inpaint(NONE, [Y], torch.ones(1, 4, 4)), "picture must be a tensor"),
         (lambda: inpaint(NONE, Y.int(), torch.ones(1, 4, 4)), "127.5 - 1"),
-        (lambda: inpaint(NONE, Y + 255, torch.ones(1, 4, 4)), "as bytes have"),
         (lambda: inpaint(NONE, Y / 0, torch.ones(1, 4, 4)), "where the mask is 1"),
         (lambda: inpaint(lambda x, t: x, Y, torch.ones(1, 4, 4)), "needs a Denoiser"),
         (lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), noise="fresh"), "Known: fixed"),
-        (lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), solver="scipy"), "chooses its own steps"),
+        (lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), noise=True), "Known: fixed, independent"),
+        (lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), start=Y), "start is an option of sample"),
+        (
+            lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), strt=Y),
+            r"option of inpaint .*Known: (?!.*start)",
+        ),
+        (lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), solver="scipy"), r"start=sigma_T \* z"),
         (lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), times=[0.3, 0.1]), "pure noise"),
         (lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), sovler="ddim"), "did you mean"),
         (lambda: replacement(NONE, Y, torch.ones(1, 4, 4), torch.ones(2, 4)), "z has shape"),
+        (lambda: replacement(NONE, Y, torch.ones(1, 4, 4), Y[:0]), "z has shape"),
+        (lambda: replacement(NONE, Y, torch.ones(1, 4, 4), torch.cat([Y, Y])), "z has shape"),
+        (lambda: replacement(NONE, Y, torch.ones(1, 4, 4), Y / 0), "z.* not finite"),
         (lambda: replacement(NONE, Y, torch.ones(1, 4, 4), Y)(Y[:1], 0.5), "states"),
         (lambda: replacement(NONE, Y, torch.ones(1, 4, 4), 0), "floating tensor"),
     ],

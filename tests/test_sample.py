@@ -64,7 +64,7 @@ def test_samples_of_the_ring_have_its_law():
         ({"times": "karass"}, "did you mean 'karras'"),
         ({"steps": 0}, "at least 1"),
         ({"steps": 2.5}, "integer"),
-        ({"times": [0.5, 0.1]}, "pass start="),
+        ({"times": [0.5, 0.1]}, r"sample\(.., start=x_t\)"),
         ({"times": [1.0, 0.1], "steps": 3}, "leave out one"),
         ({"solver": ddim(VP, GRID), "steps": 3}, "its own times"),
         ({"solver": ddim(VP, GRID), "eta": 1.0}, "unknown option"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..adaptive import ADAPTIVE, FIXED_STEPS
 from ..comparison.entries import options_of
-from ..editing.picture import EIGHT_BIT
+from ..editing.picture import like_bytes
 from ..latent.space import LATENTS
 from ..presets import PRESETS
 from ..progress import Progress
@@ -217,7 +217,7 @@ def _context(path: Path | None, model: LoadedModel) -> Tensor | None:
     data = NumpyData(path, channels_last=False)
     context = data.batch(torch.arange(len(data))).x
     low, high = (float(v) for v in context.aminmax()) if context.numel() else (0.0, 0.0)
-    if takes[0] == "images" and low >= 0 and high > EIGHT_BIT:
+    if takes[0] == "images" and like_bytes(low, high):
         raise ValueError(
             f"--context {path} has values from {low:g} to {high:g}, as bytes have: save them as "
             "uint8, which is scaled to [-1, 1], or scaled as in training, as y / 127.5 - 1 (for a "

@@ -17,26 +17,19 @@ Wang et al., "BELM", 2024, arXiv:2410.07273.
 
 from __future__ import annotations
 
-import inspect
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..adaptive import ADAPTIVE
 from ..denoise import Denoiser
 from ..form import number_of
 from ..inversion import invert, resume
-from ..names import look_up
 from ..plan import Plan, Row
-from ..presets import PRESETS
-from ..run import record, run
-from ..sample import DEFAULT_STEPS
-from ..schedule import Schedule
+from ..run import Point, run
 from ..solvers import SOLVERS
-from ..times import GRIDS
+from .grid import Grid, grid_with
 from .picture import check_denoiser, checked_picture
 
 
@@ -47,7 +40,7 @@ def edit(
     *,
     solver: str | Callable[..., Plan] = "o_belm",
     steps: int | None = None,
-    times: str | Callable[..., Tensor] | Sequence[float] | Tensor = "karras",
+    times: Grid = "karras",
     **options: Any,
 ) -> Tensor:
     """A picture carried from one law to another, through their common noise.
@@ -82,47 +75,37 @@ def edit(
     Raises:
         ValueError: denoisers of different schedules; a solver that draws noise; a grid that ends
             at sigma = 0, or begins at alpha = 0 where the solver cannot go.
-        TypeError, ValueError: a picture of integers, not finite, or in the range of bytes; a
-            solver that is not one of `SOLVERS`.
+        TypeError, ValueError: a picture of integers, or not finite; a solver that is not one of
+            `SOLVERS`.
+
+    Warns:
+        UserWarning: a picture in the range of bytes.
     """
     for denoiser in (source, target):
         check_denoiser(denoiser)
-    _check_solver(solver)
     x_0, schedule = checked_picture(picture), source.schedule
-    grid = _grid(schedule, steps, times)
-    there = invert(solver, schedule, grid, **options)
-    make = look_up("solver", solver, SOLVERS) if isinstance(solver, str) else solver
-    back = make(schedule, grid, **options)
+    if isinstance(times, str) or callable(times):
+        times = grid_with(schedule, times, steps, t_end=schedule.t_clean)
+    elif steps is not None:
+        raise ValueError(f"steps = {steps} beside given times: leave out one of them")
+    there = invert(solver, schedule, times, **options)
+    make = SOLVERS[solver] if isinstance(solver, str) else solver
+    back = make(schedule, times, **options)
     try:
         back.check_schedule(target.schedule)
     except ValueError as error:
         raise ValueError(f"source and target are of different schedules: {error}") from error
     alpha_s = float(schedule.alpha(back.times[-1]))
-    path = record(there, source, alpha_s * x_0)
-    callback = None
-    if exactly_reversible(there, back):
-        callback = resume(*path.states[-2:].flip(0))
-    return run(back, target, path.states[-1], callback=callback) / alpha_s
+    if not exactly_reversible(there, back):
+        return run(back, target, run(there, source, alpha_s * x_0)) / alpha_s
+    latest: list[Tensor] = []  # the last two states
 
+    def keep(point: Point) -> None:
+        if point.index >= point.steps - 1:
+            latest.insert(0, point.x.clone())
 
-def _check_solver(solver: object) -> None:
-    """Raise TypeError for what has a table, or steps of its own, but no text to run backwards."""
-    if isinstance(solver, Plan):
-        what = f"the plan {solver.name!r}"
-    elif isinstance(solver, os.PathLike) or (isinstance(solver, str) and _is_table(solver)):
-        what = f"the plan of {str(solver)!r}"
-    elif solver in [*ADAPTIVE, *ADAPTIVE.values()]:
-        what = f"{getattr(solver, '__name__', solver)}, which chooses its own steps"
-    else:
-        return
-    raise TypeError(
-        f"solver is {what}: inversion needs the solver's text, not its table, to run it on the "
-        "reversed grid; give a name of SOLVERS, as 'o_belm', 'ddim' or 'heun'"
-    )
-
-
-def _is_table(name: str) -> bool:
-    return name in PRESETS or name.endswith(".json")
+    x_T = run(there, source, alpha_s * x_0, callback=keep)
+    return run(back, target, x_T, callback=resume(*latest)) / alpha_s
 
 
 def exactly_reversible(there: Plan, back: Plan, tolerance: float = 1e-9) -> bool:
@@ -154,21 +137,3 @@ def _relation(row: Row, i: int) -> Tensor | None:
         return None
     numbers = [row.x.get(i - 2, 0.0), row.x.get(i - 1, 0.0), -1.0, row.d.get(i - 1, 0.0)]
     return torch.tensor([number_of(c) for c in numbers], dtype=torch.float64)
-
-
-def _grid(
-    schedule: Schedule,
-    steps: int | None,
-    times: str | Callable[..., Tensor] | Sequence[float] | Tensor,
-) -> Sequence[float] | Tensor:
-    make = look_up("grid", times, GRIDS) if isinstance(times, str) else times
-    if not callable(make):
-        if steps is not None:
-            raise ValueError(f"steps = {steps} beside given times: leave out one of them")
-        return make
-    if "t_end" not in inspect.signature(make).parameters:
-        raise ValueError(
-            f"times = {getattr(make, '__name__', make)}: this grid cannot end inside, where sigma "
-            "> 0; take one with t_end ('default', 'uniform', 'karras', ..), or give the times"
-        )
-    return make(schedule, DEFAULT_STEPS if steps is None else steps, t_end=schedule.t_clean)

@@ -19,8 +19,8 @@ from ..names import look_up
 from ..noise import Course, Draw, Noise, noise_from
 from ..plan import Plan
 from ..run import Callback, Point, run
-from ..sample import choose, is_no_plan, plan_for, starting_state
-from .picture import check_denoiser
+from ..sample import find_solver, is_no_plan, load_plan, plan_for, starting_state
+from .picture import check_denoiser, check_editing_options
 from .replacement import Known, Replaced, check_forgets, forgets, scales
 
 NOISES = {"fixed": False, "independent": True}
@@ -67,16 +67,23 @@ def inpaint(
     Raises:
         ValueError: a mask of another shape, or with values beside 0 and 1; independent noise on a
             plan with history; a sampler that is no plan; what `sample` refuses.
-        TypeError, ValueError: a picture of integers, not finite, or in the range of bytes.
+        TypeError, ValueError: a picture of integers, or not finite; an option that the solver
+            does not have, one of `sample` among them (dtype, device, shape, start,
+            analytic_first_step: the picture says all that).
+
+    Warns:
+        UserWarning: a picture in the range of bytes.
     """
     check_denoiser(denoiser)
     fresh, schedule = look_up("noise", noise, NOISES), denoiser.schedule
-    known = Known(picture, mask)
-    if is_no_plan(choose(schedule, solver, steps, times, options).method):
+    known, solver = Known(picture, mask), load_plan(solver)
+    method = find_solver(solver)
+    if is_no_plan(method):
         raise ValueError(
-            f"{solver!r} chooses its own steps: give it a denoiser that knows the picture, "
-            "sample(replacement(denoiser, picture, mask, z), picture.shape, solver=..)"
+            f"{solver!r} is no plan: give it a denoiser that knows the picture, sample("
+            "replacement(denoiser, picture, mask, z), picture.shape, start=sigma_T * z, solver=..)"
         )
+    check_editing_options(inpaint, method, options)
     plan = plan_for(schedule, solver, steps, times, **options)
     source, y, t = noise_from(seed), known.y, number_of(plan.rows[0].t)
     where = getattr(denoiser, "device", None) or y.device

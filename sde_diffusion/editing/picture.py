@@ -1,8 +1,11 @@
-"""The door of editing: pictures and masks as users give them, checked."""
+"""The door of editing: pictures, masks and options as users give them, checked."""
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,8 +13,9 @@ from torch import Tensor
 
 from ..denoise import Denoiser
 from ..run import check_state
+from ..sample import check_options, sample
 
-EIGHT_BIT = 100.0  # a picture without negative values that goes beyond this is one of bytes
+CHANNELS = (1, 3, 4)  # of pictures: grey, colours, colours and opacity
 
 
 def check_denoiser(denoiser: object) -> None:
@@ -23,6 +27,20 @@ def check_denoiser(denoiser: object) -> None:
         )
 
 
+def check_editing_options(
+    door: Callable[..., Any], method: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    """Raise TypeError for an option that the solver does not have, or that only `sample` has."""
+    for name in inspect.signature(sample).parameters:
+        if name in options:
+            raise TypeError(
+                f"{name} is an option of sample, not of {door.__name__}: how the states start, "
+                "and their shape, dtype and device, follow from the picture. Leave it out, and "
+                "give the picture as wanted, picture.to(..)"
+            )
+    check_options(method, options, door)
+
+
 def checked_picture(picture: Tensor, known: Tensor | None = None) -> Tensor:
     """Pictures (batch, *event) as states to start from: float32 or wider, without a graph.
 
@@ -32,7 +50,10 @@ def checked_picture(picture: Tensor, known: Tensor | None = None) -> Tensor:
 
     Raises:
         TypeError: no tensor; integers.
-        ValueError: empty; values not finite, or of pixels that count to 255.
+        ValueError: empty; values not finite.
+
+    Warns:
+        UserWarning: values as bytes have them, in the shape of pictures. It may be so.
     """
     if isinstance(picture, Tensor) and not picture.is_floating_point():
         raise TypeError(
@@ -48,12 +69,19 @@ def checked_picture(picture: Tensor, known: Tensor | None = None) -> Tensor:
                 f"picture has values from {low:g} to {high:g}; they must be finite"
                 + ("" if known is None else " where the mask is 1")
             )
-        if low >= 0 and high > EIGHT_BIT:
-            raise ValueError(
+        if picture.ndim == 4 and picture.shape[1] in CHANNELS and like_bytes(low, high):
+            warnings.warn(
                 f"picture has values from {low:g} to {high:g}, as bytes have; scale it to the "
-                "range that the network was trained on, as picture / 127.5 - 1 for [-1, 1]"
+                "range that the network was trained on, as picture / 127.5 - 1 for [-1, 1]; if it "
+                "was trained on values like these, all is well",
+                stacklevel=3 if known is None else 4,  # where the user called
             )
     return picture.detach().to(torch.promote_types(picture.dtype, torch.float32))
+
+
+def like_bytes(low: float, high: float) -> bool:
+    """Whether pictures with values from low to high look like bytes."""
+    return low >= 0 and 100 < high <= 255
 
 
 def checked_mask(mask: Any, picture: Tensor) -> Tensor:

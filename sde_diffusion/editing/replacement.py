@@ -46,6 +46,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..conditions import one_count
 from ..denoise import Call, Denoiser, along
 from ..plan import Plan
 from ..scalar import Scalar
@@ -114,20 +115,26 @@ class Replaced(Denoiser):
 
     Raises:
         TypeError: no Denoiser; z no floating tensor.
-        ValueError: z not of the picture's shape.
+        ValueError: z not of the picture's shape, or not finite; conditions of the denoiser for
+            another number of samples.
     """
 
     def __init__(self, denoiser: Denoiser, known: Known, z: Tensor) -> None:
         check_denoiser(denoiser)
         if not isinstance(z, Tensor) or not z.is_floating_point():
             raise TypeError("z, the noise of the known part, must be a floating tensor")
-        if z.shape[1:] != known.y.shape[1:]:
+        z_shape, shape = tuple(z.shape), tuple(known.y.shape)
+        lengths = {*z_shape[:1], *shape[:1]} - {1}
+        if z_shape[1:] != shape[1:] or not z.numel() or len(lengths) > 1:
             raise ValueError(
-                f"z has shape {tuple(z.shape)} for pictures of shape {tuple(known.y.shape)}: give "
-                "one number for each of theirs"
+                f"z has shape {z_shape} for pictures of shape {shape}: give one number for each of "
+                "theirs"
             )
+        if not bool(torch.isfinite(z).all()):
+            raise ValueError("z, the noise of the known part, has entries that are not finite")
         self.denoiser, self.known, self.z = denoiser, known, z
         self.schedule = denoiser.schedule
+        _ = self.samples  # refuses different numbers
 
     @property
     def device(self) -> torch.device | None:
@@ -135,9 +142,9 @@ class Replaced(Denoiser):
         return getattr(self.denoiser, "device", None)
 
     @property
-    def conditioned(self) -> bool:
-        """Whether it answers one batch alone."""
-        return len(self.z) > 1 or bool(getattr(self.denoiser, "conditioned", False))
+    def samples(self) -> int | None:
+        own = (len(part) for part in (self.z, self.known.y) if len(part) > 1)  # 1: one for all
+        return one_count((*own, self.denoiser.samples))
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
         known, z = self.known.like(x), self._noise(x)
@@ -203,7 +210,7 @@ def replacement(denoiser: Denoiser, picture: Tensor, mask: Tensor, z: Tensor) ->
         z: standard normal, (batch, *event).
 
     Raises:
-        TypeError, ValueError: a bad picture or mask, or z of another shape.
+        TypeError, ValueError: a bad picture or mask; z of another shape, or not finite.
     """
     return Replaced(denoiser, Known(picture, mask), z)
 

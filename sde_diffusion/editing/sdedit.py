@@ -31,17 +31,14 @@ from ..adaptive import ADAPTIVE, FIXED_STEPS
 from ..counts import check_count
 from ..denoise import Denoiser
 from ..form import number_of
-from ..names import look_up
 from ..noise import Noise, noise_from
 from ..plan import Plan
 from ..presets import Preset
 from ..run import Callback
-from ..sample import DEFAULT_STEPS, check_options, choose, find_solver, load_plan, sample
+from ..sample import choose, find_solver, load_plan, sample
 from ..schedule import Schedule
-from ..times import GRIDS, check_steps
-from .picture import check_denoiser, checked_picture
-
-Grid = str | Callable[..., Tensor] | Sequence[float] | Tensor
+from .grid import Grid, grid_with
+from .picture import check_denoiser, check_editing_options, checked_picture
 
 
 def sdedit(
@@ -95,8 +92,10 @@ def sdedit(
             its own steps.
         TypeError: an option that the solver does not have, one of `sample` among them (dtype,
             device, shape, start, analytic_first_step: the picture says all that).
-        TypeError, ValueError: a picture of integers, not finite, or in the range of bytes; what
-            `sample` refuses.
+        TypeError, ValueError: a picture of integers, or not finite; what `sample` refuses.
+
+    Warns:
+        UserWarning: a picture in the range of bytes.
     """
     check_denoiser(denoiser)
     x_0 = checked_picture(picture)
@@ -130,12 +129,13 @@ def sdedit(
     else:
         start = _time(schedule, level, t)
         if isinstance(method, Preset) and isinstance(times, str) and times == "default":
-            times = method.times
-        make, n = _grid_maker(times), DEFAULT_STEPS if steps is None else steps
-        check_steps(n)
-        if start == schedule.t_min:  # no noise: the picture
+            times = _grid_of(method)
+        clean = start == schedule.t_min  # no steps; times are checked all the same
+        where = {
+            "times": grid_with(schedule, times, steps, t_start=schedule.t_max if clean else start)
+        }
+        if clean:
             return x_0.clone()
-        where = {"times": make(schedule, n, t_start=start)}
     alpha_t, sigma_t = (float(c) for c in schedule(start))
     x_t = z * sigma_t + alpha_t * x_0
     return sample(
@@ -159,20 +159,24 @@ def _check_sampler(
     options: dict[str, Any],
 ) -> None:
     """What `sample` could not refuse: it is handed a start, and times in place of a number."""
-    for name in inspect.signature(sample).parameters:
-        if name in options:
-            raise TypeError(
-                f"{name} = {options[name]!r} is for sample alone: states start at the noised "
-                f"picture, in its shape and dtype and on its device. Leave {name} out, and give "
-                "the picture as wanted, picture.to(..)"
-            )
-    check_options(method, options)
+    check_editing_options(sdedit, method, options)
     counted = steps is not None or last is not None
     if counted and method in ADAPTIVE.values() and options.get("method") not in FIXED_STEPS:
         raise ValueError(
             f"{solver!r} chooses its own steps: leave out steps and last, and say where to start "
             "by level or t (its accuracy is set by rtol and atol)"
         )
+
+
+def _grid_of(preset: Preset) -> Callable[..., Tensor]:
+    """The grid of a peer's sampler, if it can start anywhere."""
+    if "t_start" not in inspect.signature(preset.grid).parameters:
+        raise ValueError(
+            f"{preset.name!r} comes with the grid of its package, which starts at the noisiest "
+            "time alone: say where to start by last=k, its last k steps, or give another grid, "
+            "times='default', 'uniform' or 'karras'"
+        )
+    return preset.grid
 
 
 def _check_last(last: int, steps: int) -> None:
@@ -205,16 +209,3 @@ def _time(schedule: Schedule, level: float | None, t: float | None) -> float:
     if level in (low, high):
         return float(schedule.t_min if level == low else schedule.t_max)
     return number_of(schedule.time_of(-math.log(level)))
-
-
-def _grid_maker(times: Grid) -> Callable[..., Any]:
-    """The grid (schedule, steps, t_start) that runs from a time of one's own to the clean end."""
-    make = look_up("grid", times, GRIDS) if isinstance(times, str) else times
-    if not callable(make) or "t_start" not in inspect.signature(make).parameters:
-        name = repr(times) if isinstance(times, str) else "a list of times"
-        raise ValueError(
-            f"times = {name if not callable(times) else getattr(times, '__name__', times)}: this "
-            "grid cannot start at any time; take one with t_start ('default', 'uniform', "
-            "'karras', ..), or say where to start by last=k"
-        )
-    return make
