@@ -221,7 +221,7 @@ def made_up():
         for (s, g), values in error.items()
         for n, e in zip((5, 10), values, strict=True)
     ]
-    cells.append(Cell("c", "g", 5, error="no <result>"))
+    cells += [Cell("c", "g", n, error="no <result>") for n in (5, 10)]
     ends = Reference(torch.zeros(1, 2), 1e-6, 1e-3, 5e-3, 1e-2, 100)
     return sd.Comparison(tuple(cells), ends, {"denoiser": "a <b>", "schedule": "VP"}, ("note &",))
 
@@ -255,7 +255,7 @@ def test_the_files(made_up, tmp_path):
         *("results.csv", "results.json", "work-precision.png", "report.html"),
     ]
     rows = list(csv.DictReader(files[0].open()))
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert float(rows[1]["rms"]) == 0.02
     content = json.loads(files[1].read_text())
     assert content["cells"][6]["median"] is None

@@ -39,9 +39,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "every deterministic one; see: sde-diffusion list)",
     )
     option("--grids", type=names, metavar="LIST", help="the same: 'uniform,karras rho=5'")
+    option(
+        "--plans",
+        nargs="+",
+        default=(),
+        metavar="PLAN.JSON",
+        help="files of plans (see: sde-diffusion tune), compared at their own NFE beside the "
+        "solvers; paths end where they do",
+    )
     option("--n", type=int, default=64, help="starting points (default 64)")
     option("--seed", type=int, default=0, help="of the starting points (default 0)")
-    option("--t-end", type=float, metavar="T", help="where the paths end (default t_clean)")
+    option(
+        "--t-end",
+        type=float,
+        metavar="T",
+        help="where the paths end (default t_clean, or where the plans do)",
+    )
     option(
         "--reference-tolerance",
         type=float,
@@ -70,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
         nfe=options.nfe,
         solvers=options.solvers,
         grids=options.grids,
+        plans=options.plans,
         n=options.n,
         seed=options.seed,
         t_end=options.t_end,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
+from ..form import number_of
 from ..names import look_up
 from ..plan import Plan
 from ..schedule import Schedule
@@ -16,6 +19,7 @@ from .entries import Entry, options_of, twins, variants, written
 DEFAULT_GRIDS = ("uniform", "quadratic", "uniform_lambda", "karras", "beta", "kl_optimal")
 Solver = str | Entry | Callable[..., Plan]
 Grid = str | Callable[..., Tensor]
+Finished = Plan | str | os.PathLike[str]
 
 
 def grids_to(
@@ -68,6 +72,12 @@ def entries_of(solvers: Sequence[Solver] | None, stochastic: bool, notes: list[s
     for solver in variants() if solvers is None else solvers:
         if isinstance(solver, Entry):
             found.append(solver)
+        elif isinstance(solver, Plan) or (isinstance(solver, str) and solver.endswith(".json")):
+            what = repr(solver) if isinstance(solver, str) else solver.name
+            raise TypeError(
+                f"solver {what}: a finished plan has its own times and number of network calls; "
+                "give it beside the solvers, as plans=[...] (in the shell: --plans)"
+            )
         elif isinstance(solver, str):
             found += written(solver)
         elif callable(solver):
@@ -75,11 +85,7 @@ def entries_of(solvers: Sequence[Solver] | None, stochastic: bool, notes: list[s
         else:
             raise TypeError(f"solver {solver!r}: give a name, or a function to a Plan")
     left_out = [] if stochastic else [entry.short for entry in found if entry.stochastic]
-    if left_out:
-        notes.append(
-            "Stochastic solvers do not follow the probability-flow ODE, so an endpoint error says "
-            f"nothing of them; left out: {', '.join(left_out)}."
-        )
+    _note_left_out(left_out, notes)
     kept = list(dict.fromkeys(entry for entry in found if entry.short not in left_out))
     if not kept:
         raise ValueError(
@@ -87,6 +93,73 @@ def entries_of(solvers: Sequence[Solver] | None, stochastic: bool, notes: list[s
             "stochastic ones with stochastic=True"
         )
     return kept
+
+
+def plans_of(
+    plans: Finished | Sequence[Finished], stochastic: bool, notes: list[str]
+) -> dict[str, Plan]:
+    """Name -> plan: the name of its file, without the folder, or the plan's own.
+
+    Raises:
+        TypeError: something that is no plan.
+        ValueError: files that are damaged, two plans of one name.
+        FileNotFoundError: no such file.
+    """
+    found: dict[str, Plan] = {}
+    if isinstance(plans, Plan | str | os.PathLike):
+        plans = [plans]
+    for given in plans:
+        if isinstance(given, Plan):
+            name, plan = given.name, given
+        elif isinstance(given, str | os.PathLike):
+            name, plan = Path(given).name, Plan.load(given)
+        else:
+            raise TypeError(f"plans: {given!r} is neither a Plan nor the path of one")
+        if name in found:
+            raise ValueError(
+                f"plans: two are called {name!r}, and the tables could not tell them apart; save "
+                "them in files of different names, or give dataclasses.replace(plan, name=...)"
+            )
+        found[name] = plan
+    left_out = [] if stochastic else [name for name, plan in found.items() if plan.stochastic]
+    _note_left_out(left_out, notes)
+    return {name: plan for name, plan in found.items() if name not in left_out}
+
+
+def _note_left_out(names: Sequence[str], notes: list[str]) -> None:
+    if names:
+        notes.append(
+            "Stochastic solvers do not follow the probability-flow ODE, so an endpoint error says "
+            f"nothing of them; left out: {', '.join(names)}."
+        )
+
+
+def the_end(plans: Mapping[str, Plan], schedule: Schedule) -> float:
+    """Where paths end if nobody says: where the plans do; t_clean where sigma(t_min) = 0."""
+    ends = {number_of(plan.rows[-1].t) for plan in plans.values()}
+    if len(ends) == 1:
+        return ends.pop()
+    return schedule.t_clean if schedule.sigma(schedule.t_min) == 0 else schedule.t_min
+
+
+def check_plans(
+    plans: Mapping[str, Plan], schedule: Schedule, allowed: Sequence[int], t_end: float
+) -> None:
+    """ValueError unless every plan takes the paths of the comparison, at one of its NFEs."""
+    for name, plan in plans.items():
+        plan.check_schedule(schedule)
+        if plan.nfe not in allowed:
+            raise ValueError(
+                f"plan {name!r} makes {plan.nfe} network calls, and nothing else is compared at "
+                f"that: nfe = {tuple(allowed)}; add {plan.nfe}"
+            )
+        own = (number_of(plan.rows[0].t), number_of(plan.rows[-1].t))
+        if own != (schedule.t_max, t_end):
+            raise ValueError(
+                f"plan {name!r} goes from t = {own[0]:g} to {own[1]:g}, and the paths of this "
+                f"comparison from {schedule.t_max:g} to {t_end:g}: all must have the same ends; "
+                "say where with t_end, and compare plans of other ends by themselves"
+            )
 
 
 def without_twins(

@@ -33,7 +33,17 @@ from ..sample import starting_state
 from ..schedule import Schedule
 from ..store import Store, digest
 from ..times import check_grid
-from .candidates import Grid, Solver, entries_of, grids_to, without_twins
+from .candidates import (
+    Finished,
+    Grid,
+    Solver,
+    check_plans,
+    entries_of,
+    grids_to,
+    plans_of,
+    the_end,
+    without_twins,
+)
 from .entries import Entry
 from .figure import work_precision
 from .page import html
@@ -42,6 +52,7 @@ from .report import as_csv, as_json, in_words
 from .results import Cell, Results
 
 NFES = (4, 5, 6, 8, 10, 15, 20, 50)
+OWN_TIMES = "its own times"  # in place of a grid's name, for a finished plan
 
 
 class Comparison(Results):
@@ -74,6 +85,7 @@ def compare(
     nfe: Sequence[int] = NFES,
     solvers: Sequence[Solver] | None = None,
     grids: Sequence[Grid] | None = None,
+    plans: Finished | Sequence[Finished] = (),
     n: int = 64,
     seed: int = 0,
     t_end: float | None = None,
@@ -100,10 +112,13 @@ def compare(
             solver of the package in every claimed form, equal ones once.
         grids: names of `times.GRIDS` ("karras", "karras rho=5") or functions
             (schedule, steps, t_end=...) -> times.
+        plans: finished ones, each a `Plan` or the path of its file; they take part beside the
+            solvers, at their own number of network calls alone.
         n: number of starting points.
         seed: of the starting points x_T ~ N(0, sigma_T^2 I).
-        t_end: where paths end; default t_clean where sigma(t_min) = 0, else t_min. At sigma = 0 the
-            reference is the ODE to t_clean and one denoising step.
+        t_end: where paths end; default the end of the plans, without any t_clean where
+            sigma(t_min) = 0, else t_min. At sigma = 0 the reference is the ODE to t_clean and one
+            denoising step.
         reference_tolerance: rtol = atol of the reference.
         stochastic: take stochastic solvers too, with noise of the same seed.
         device: of the states; default: the network's.
@@ -114,7 +129,8 @@ def compare(
     Raises:
         TypeError: `denoiser` is none, or an argument of a wrong kind.
         ValueError: unknown solvers, options or grids (with the nearest right name), a grid without
-            t_end, NFEs or sizes out of range.
+            t_end, NFEs or sizes out of range, a plan for another schedule, of other ends or of
+            another NFE than all else.
         FloatingPointError: if the reference cannot be solved.
         KeyboardInterrupt: passed on, after the finished cells were saved.
     """
@@ -125,9 +141,11 @@ def compare(
         )
     schedule = denoiser.schedule
     allowed = _checked_nfe(nfe)
-    t_end = _end(schedule) if t_end is None else float(t_end)
-    check_grid(schedule, [schedule.t_max, t_end])
     notes: list[str] = []
+    finished = plans_of(plans, stochastic, notes)
+    t_end = the_end(finished, schedule) if t_end is None else float(t_end)
+    check_grid(schedule, [schedule.t_max, t_end])
+    check_plans(finished, schedule, allowed, t_end)
     chosen_grids = grids_to(schedule, grids, t_end, notes)
     entries = entries_of(solvers, stochastic, notes)
     entries = without_twins(entries, schedule, next(iter(chosen_grids.values())), notes)
@@ -153,8 +171,11 @@ def compare(
         for entry in entries
         for grid in chosen_grids
     ]
+    for name, plan in finished.items():
+        jobs.append(_Job(_planned(name, OWN_TIMES, plan.nfe, plan), plan))
     cells = _compute(jobs, denoiser, start, reference, context, seed, store, progress)
-    place = {name: i for i, name in enumerate([*(e.short for e in entries), *chosen_grids])}
+    names = [*(e.short for e in entries), *finished, *chosen_grids, OWN_TIMES]
+    place = {name: i for i, name in enumerate(names)}
     cells.sort(key=lambda cell: (place[cell.solver], place[cell.grid], cell.allowed))
     about = {
         "denoiser": describe(denoiser),
@@ -163,6 +184,7 @@ def compare(
         "starting points": f"{n}, seed {seed}",
         "paths": f"from t = {schedule.t_max:g} to t = {t_end:g}",
         "solvers, grids": f"{len(entries)}, {len(chosen_grids)}",
+        **({"finished plans": ", ".join(finished)} if finished else {}),
         "machine": f"{start.device.type}, torch {torch.__version__}",
     }
     result = Comparison(tuple(cells), reference, about, tuple(notes))
@@ -192,7 +214,11 @@ def _job(
         return _Job(cell(error=str(error)), None)
     if plan is None:
         return _Job(cell(error=f"its fewest steps take more than {nfe} network calls"), None)
-    return _Job(cell(nfe=plan.nfe, steps=len(plan.times) - 1), plan)
+    return _Job(_planned(entry.short, grid, nfe, plan), plan)
+
+
+def _planned(name: str, grid: str, allowed: int, plan: Plan) -> Cell:
+    return Cell(name, grid, allowed, nfe=plan.nfe, steps=len(plan.times) - 1)
 
 
 def _compute(
@@ -276,10 +302,6 @@ def _checked_nfe(nfe: Sequence[int]) -> list[int]:
     if wrong or not len(nfe):
         raise ValueError(f"nfe = {list(nfe)}: give whole numbers of at least 1, as (5, 10, 20)")
     return sorted(set(nfe))
-
-
-def _end(schedule: Schedule) -> float:
-    return schedule.t_clean if schedule.sigma(schedule.t_min) == 0 else schedule.t_min
 
 
 def _probe(denoiser: Denoiser, start: Tensor, t_end: float) -> str:

@@ -66,7 +66,8 @@ def _draw(axis: Any, line: Line, error: str, rank: int) -> None:
         look = {"color": COLOURS[rank], "marker": MARKERS[rank], "zorder": 3, "linewidth": 1.7}
         axis.plot(nfe, values, label=line.label, markersize=4.5, **look)
     else:
-        axis.plot(nfe, values, color="#bbbbbb", linewidth=0.8, zorder=1)
+        alone = "." if len(nfe) == 1 else None  # a finished plan: a point, no line
+        axis.plot(nfe, values, color="#bbbbbb", linewidth=0.8, zorder=1, marker=alone)
 
 
 def _limit(axis: Any, lines: list[Line], results: Results) -> None:

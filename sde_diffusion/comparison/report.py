@@ -35,8 +35,9 @@ class Line:
 def ranking(results: Results, error: str = "median") -> list[Line]:
     """Every solver on its best grid, best first.
 
-    The score of a line is the geometric mean, over the allowances, of its error divided by the
-    least error there; a missing result, or an error above 1, counts as 1.
+    The score of a line is the geometric mean, over its allowances, of its error divided by the
+    least error of all lines there; a missing result, or an error above 1, counts as 1. The
+    allowances of a solver are all of them, that of a finished plan is its own NFE.
     """
     least = {n: _least(results, n, error) for n in results.nfe}
     groups: dict[tuple[str, str], dict[int, Cell]] = {}
@@ -44,7 +45,7 @@ def ranking(results: Results, error: str = "median") -> list[Line]:
         groups.setdefault((cell.solver, cell.grid), {})[cell.allowed] = cell
     best: dict[str, Line] = {}
     for (solver, grid), cells in groups.items():
-        logs = [math.log(_error(cells.get(n), error) / least[n]) for n in results.nfe]
+        logs = [math.log(_error(cell, error) / least[n]) for n, cell in cells.items()]
         line = Line(solver, grid, cells, math.exp(sum(logs) / len(logs)))
         if solver not in best or line.score < best[solver].score:
             best[solver] = line
@@ -154,8 +155,8 @@ def _least(results: Results, nfe: int, error: str) -> float:
     return min(found, default=WORST)
 
 
-def _error(cell: Cell | None, error: str) -> float:
-    value = math.nan if cell is None or cell.error else getattr(cell, error)
+def _error(cell: Cell, error: str) -> float:
+    value = math.nan if cell.error else getattr(cell, error)
     return WORST if math.isnan(value) else min(max(value, 1e-16), WORST)
 
 
