@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..figures import COLOURS, STYLE, plt, save
-from .measure import distance
+from .compare import distance
 from .tables import Content, best, calls, methods
 
 GREY = "#555555"

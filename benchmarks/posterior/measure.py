@@ -1,4 +1,10 @@
-"""Cells: every setting on every task at several numbers of network calls, kept as they come."""
+"""Cells: settings on tasks at several numbers of network calls, kept as they come.
+
+Every setting is run at 20 calls, and at other numbers the nearest few of those of each method.
+There the nearest of all is chosen, from one seed. What is told of it is measured under other seeds,
+so that luck in the choice is no part of the figure. Where ours then is farther than azula's both
+are measured once more under more seeds, new ones, and only those count.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +25,16 @@ from sde_diffusion.store import Cell, Store, digest
 
 from ..about import version
 from .asks import Counted, Setting, ask
+from .compare import distance, farther, together
 from .distances import NAMES, Posterior
 from .problems import Task
 
-SWEPT, FEW, MANY = 20, (10, 50), 100
-"""NFE at which every setting is run, at which the best and the default of every method are, and at
-which the best alone is."""
+SWEPT, OTHERS, FEW = 20, (10, 50, 100), 2
+"""NFE at which every setting is run, those at which the nearest ones are, and how many of these."""
+CHOICE, SEEDS, AGAIN = 0, range(1, 5), range(5, 17)
+"""Seeds of the choice, of what is told of the chosen, and of what is measured again."""
+Job = tuple[Setting, int, int]
+"""Setting, NFE, seed."""
 
 
 class Bench:
@@ -31,49 +42,54 @@ class Bench:
 
     Args:
         task: the problem.
-        seed: of the runs.
     """
 
-    def __init__(self, task: Task, seed: int = 0) -> None:
-        self.task, self.seed = task, seed
+    def __init__(self, task: Task) -> None:
+        self.task = task
         self.judges = [Posterior.of(law) for law in task.posteriors]
-        self.exact = task.exact(0)
+        self.exact = cache(task.exact)
 
     def floor(self, repeats: int = 8) -> dict[str, list[float]]:
         """Mean and standard deviation of the distances of exact samples, by metric."""
-        rows = [self.distances(self.task.exact(1 + r)) for r in range(repeats)]
-        by_metric = {m: torch.tensor([row[m] for row in rows]) for m in NAMES}
+        rows = [self.distances(self.task.exact(1000 + r), r) for r in range(repeats)]
+        by_metric = {m: torch.tensor([_mean(row[m]) for row in rows]) for m in NAMES}
         return {m: [float(v.mean()), float(v.std())] for m, v in by_metric.items()}
 
-    def distances(self, x: Tensor) -> dict[str, float]:
-        """Of samples (count, samples, D): the mean over the measurements."""
-        rows = [j.distances(a, b) for j, a, b in zip(self.judges, x, self.exact, strict=True)]
-        return {m: sum(row[m] for row in rows) / len(rows) for m in NAMES}
+    def distances(self, x: Tensor, seed: int) -> dict[str, list[float]]:
+        """Of samples (count, samples, D) to the exact ones of a seed, for each measurement."""
+        exact = self.exact(seed)
+        rows = [j.distances(a, b) for j, a, b in zip(self.judges, x, exact, strict=True)]
+        return {m: [row[m] for row in rows] for m in NAMES}
 
-    def samples(self, setting: Setting, nfe: int) -> tuple[Tensor, Counted, float]:
+    def samples(self, setting: Setting, nfe: int, seed: int) -> tuple[Tensor, Counted, float]:
         """(samples (count, samples, D), what was counted, seconds of one thread)."""
         counted = Counted(self.task.prior.denoiser(self.task.schedule))
-        asked = ask(self.task, counted, setting, nfe, self.seed)
+        asked = ask(self.task, counted, setting, nfe, seed)
         before = time.process_time()
         # azula draws from the global generator: a cell must not depend on those before it.
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
-            torch.manual_seed(self.seed)
+            torch.manual_seed(seed)
             x = setting.solve(asked).detach()
         took = time.process_time() - before
         return x.unflatten(0, (self.task.count, self.task.samples)), counted, took
 
-    def cell(self, setting: Setting, nfe: int) -> Cell:
-        """Distances and costs; or why there are none."""
+    def cell(self, setting: Setting, nfe: int, seed: int) -> Cell:
+        """Distances, sliced ones of each measurement too, and costs; or why there are none."""
         try:
-            x, counted, took = self.samples(setting, nfe)
+            x, counted, took = self.samples(setting, nfe, seed)
         except (FloatingPointError, torch.linalg.LinAlgError) as error:
             return {"error": str(error)}
         if not bool(x.isfinite().all()):
             return {"error": "samples are not finite"}
-        found = {m: v if math.isfinite(v) else None for m, v in self.distances(x).items()}
+        found = self.distances(x, seed)
+        means = {m: _mean(v) if math.isfinite(_mean(v)) else None for m, v in found.items()}
         costs = {"calls": counted.calls, "gradients": counted.gradients, "seconds": round(took, 4)}
-        return {**found, **costs}
+        return {**means, **costs, "each": found["sliced"]}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def code(library: str) -> str:
@@ -95,16 +111,30 @@ def _texts(files: Sequence[Path]) -> list[str]:
     return [file.read_text() for file in files]
 
 
-def measure(task: Task, settings: Sequence[Setting], store: Store, quick: bool) -> list[Cell]:
-    """All cells of a task: everything at SWEPT, what was promising there at the other numbers."""
-    bench, rows = Bench(task), list[Cell]()
-    fitting = [s for s in settings if s.fits(task, SWEPT)]
-    rows += _cells(bench, [(s, SWEPT) for s in (usual(fitting) if quick else fitting)], store)
+def measure(task: Task, settings: Sequence[Setting], store: Store, quick: bool) -> dict[str, Any]:
+    """Floor, sweep and rows of a task.
+
+    Returns:
+        floor: of exact samples.
+        sweep: sliced distances of the seed of the choice, by setting and NFE.
+        rows: figures of what was chosen, and of the defaults at SWEPT, under other seeds.
+    """
+    bench, seeds = Bench(task), list(SEEDS[:2] if quick else SEEDS)
+    swept = [s for s in settings if s.fits(task, SWEPT)]
+    sweep = _cells(bench, [(s, SWEPT, CHOICE) for s in (usual(swept) if quick else swept)], store)
     if not quick:
-        rows += _cells(bench, [(s, n) for n in FEW for s in promising(settings, rows)], store)
-        best = promising(settings, rows, defaults=False)
-        rows += _cells(bench, [(s, MANY) for s in best], store)
-    return rows
+        near = [(s, n, CHOICE) for n in OTHERS for s in nearest(settings, sweep, task, n)]
+        sweep += _cells(bench, near, store)
+    chosen = _chosen(settings, sweep)
+    defaults = [(s, SWEPT) for s in swept if s.default and (s, SWEPT) not in chosen]
+    rows = _rows(bench, [*chosen, *defaults], seeds, store)
+    for (s, nfe), row in rows.items():
+        row["chosen"] = (s, nfe) in chosen
+    if not quick:
+        rows |= _rows(bench, _doubtful(rows), list(AGAIN), store, chosen=True)
+    told = ("library", "method", "name", "nfe", "sliced")
+    tried = [{k: row.get(k) for k in told} for row in sweep]
+    return {"floor": bench.floor(), "sweep": tried, "cells": list(rows.values())}
 
 
 def usual(settings: Sequence[Setting]) -> list[Setting]:
@@ -117,40 +147,75 @@ def usual(settings: Sequence[Setting]) -> list[Setting]:
     return list(chosen.values())
 
 
-def promising(
-    settings: Sequence[Setting], rows: list[Cell], defaults: bool = True
+def nearest(
+    settings: Sequence[Setting], sweep: Sequence[Cell], task: Task, nfe: int
 ) -> list[Setting]:
-    """Of every method of every library the nearest at SWEPT, and the default too where asked."""
-    at = {row["name"]: row for row in rows if row["nfe"] == SWEPT}
-    chosen: list[Setting] = []
+    """Of every method of every library the FEW nearest at SWEPT of those that fit so many calls."""
+    at = {row["name"]: distance(row) for row in sweep if row["nfe"] == SWEPT}
+    found: list[Setting] = []
     for key in dict.fromkeys((s.library, s.method) for s in settings):
         own = [s for s in settings if (s.library, s.method) == key and s.name in at]
-        own.sort(key=lambda s: distance(at[s.name]))
-        chosen += [s for i, s in enumerate(own) if i == 0 or (defaults and s.default)]
-    return chosen
+        own = [s for s in own if s.fits(task, nfe) and at[s.name] < math.inf]
+        found += sorted(own, key=lambda s: at[s.name])[:FEW]
+    return found
 
 
-def distance(row: Cell) -> float:
-    """Sliced distance of a row, infinite where a run failed."""
-    value = row.get("sliced")
-    return math.inf if value is None else float(value)
+def _chosen(settings: Sequence[Setting], sweep: Sequence[Cell]) -> list[tuple[Setting, int]]:
+    """Of every method of every library the nearest at each NFE."""
+    by_name = {s.name: s for s in settings}
+    best: dict[tuple[str, str, int], Cell] = {}
+    for row in sweep:
+        key = (row["library"], row["method"], row["nfe"])
+        if distance(row) < distance(best.get(key, {})):
+            best[key] = row
+    return [(by_name[row["name"]], row["nfe"]) for row in best.values()]
 
 
-def _cells(bench: Bench, jobs: Iterable[tuple[Setting, int]], store: Store) -> list[Cell]:
+Rows = dict[tuple[Setting, int], Cell]
+
+
+def _doubtful(rows: Rows) -> list[tuple[Setting, int]]:
+    """Ours and azula's where ours seems farther."""
+    at = {(s.library, s.method, nfe): (s, nfe) for (s, nfe), row in rows.items() if row["chosen"]}
+    found = []
+    for (library, method, nfe), mine in at.items():
+        other = at.get(("azula", method, nfe))
+        if library == "ours" and other and farther(rows[mine], rows[other]):
+            found += [mine, other]
+    return found
+
+
+def _rows(
+    bench: Bench,
+    wanted: Sequence[tuple[Setting, int]],
+    seeds: Sequence[int],
+    store: Store,
+    **known: bool,
+) -> Rows:
+    """One row for each setting and NFE, of all seeds together."""
+    cells = iter(_cells(bench, [(s, nfe, seed) for s, nfe in wanted for seed in seeds], store))
+    return {
+        (s, nfe): {**_about(s, nfe), **known, "seeds": len(seeds)}
+        | together([next(cells) for _ in seeds])
+        for s, nfe in wanted
+    }
+
+
+def _cells(bench: Bench, jobs: Iterable[Job], store: Store) -> list[Cell]:
     rows: list[Cell] = []
-    fitting = [(s, nfe) for s, nfe in jobs if s.fits(bench.task, nfe)]
-    known = {library: code(library) for library in {s.library for s, _ in fitting}}
+    fitting = [job for job in jobs if job[0].fits(bench.task, job[1])]
+    known = {library: code(library) for library in {s.library for s, _, _ in fitting}}
     task = bench.task
-    with Progress(sum(nfe for _, nfe in fitting)) as progress:
-        for setting, nfe in fitting:
+    with Progress(sum(nfe for _, nfe, _ in fitting)) as progress:
+        for setting, nfe, seed in fitting:
             sizes = [task.name, task.count, task.samples]
-            key = digest([*sizes, setting.name, nfe, bench.seed, known[setting.library]])
+            key = digest([*sizes, setting.name, nfe, seed, known[setting.library]])
             cell = store.get(key)
             if cell is None:
-                cell = bench.cell(setting, nfe)
+                cell = bench.cell(setting, nfe, seed)
                 store.put(key, cell)
             rows.append({**_about(setting, nfe), **cell})
-            progress.advance(nfe, f"{task.name}: {setting.name}, NFE {nfe}")
+            progress.advance(nfe, f"{task.name}: {setting.name}, NFE {nfe}, seed {seed}")
     return rows
 
 

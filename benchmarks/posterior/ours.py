@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -37,7 +38,7 @@ PLANS: list[tuple[str, float | None, str]] = [
 METHODS: dict[str, tuple[Method, list[dict[str, float]]]] = {
     "DPS": (inverse.dps, [{}, {"variance": 0.3}]),
     "PiGDM": (inverse.pigdm, [{}, {"variance": 0.3}, {"variance": 16.0}]),
-    "DiffPIR": (inverse.diffpir, [{}, {"strength": 0.3}, {"variance": math.inf}]),
+    "DiffPIR": (inverse.diffpir, [{}, {"variance": 0.3}, {"variance": math.inf}]),
     "TMPD": (inverse.tmpd, [{}]),
     "MMPS": (inverse.mmps, [{}, {"iterations": 5}]),
     "DDNM": (inverse.ddnm, [{}]),
@@ -83,16 +84,17 @@ def _conditional_means() -> Iterator[Setting]:
 
 def by_plan(ask: Ask, make: Method, eta: float | None) -> Tensor:
     """A method that is a denoiser, run by a plan."""
-    return _solve(ask, make(ask.denoiser, measurement(ask.task, ask.y)), eta, ask.start)
+    return _solve(ask, make(ask.denoiser, measurement(ask.task, ask.y)), eta)
 
 
 def dps_of_paper(ask: Ask, zeta: float, eta: float) -> Tensor:
     """The push of the paper's algorithm, which is given in units of its steps."""
     given = measurement(ask.task, ask.y)
-    return _solve(ask, inverse.dps(ask.denoiser, given, zeta=zeta, times=ask.times), eta, ask.start)
+    return _solve(ask, inverse.dps(ask.denoiser, given, zeta=zeta, times=ask.times), eta)
 
 
-def _solve(ask: Ask, denoiser: Denoiser, eta: float | None, start: Tensor) -> Tensor:
+def _solve(ask: Ask, denoiser: Denoiser, eta: float | None) -> Tensor:
+    start = ask.start
     if eta is None:
         steps = len(ask.times) - 1
         return sample(denoiser, start.shape, steps=steps, start=start, seed=ask.seed)
@@ -150,13 +152,24 @@ def steered(ask: Ask, potential: str) -> Tensor:
     def solve(k: int, start: Tensor) -> Tensor:
         reward = measurement(task, task.y[k].to(start)).log_likelihood
         everywhere = range(len(ask.times) - 1)
-        options: dict[str, Any] = {"potential": potential, "at": everywhere, "seed": ask.seed + k}
+        options: dict[str, Any] = {"potential": potential, "at": everywhere}
         found = particles.steer(
-            plan, ask.denoiser, reward, (1, *start.shape), start=start[None], **options
+            plan,
+            ask.denoiser,
+            reward,
+            (1, *start.shape),
+            start=start[None],
+            seed=_seed(ask, k),
+            **options,
         )
         return found.draw(task.samples, seed=ask.seed)[0]
 
     return ask.each(solve)
+
+
+def _seed(ask: Ask, k: int) -> int:
+    """Of the run for the k-th measurement by itself: no other run has it."""
+    return 100 * ask.seed + k
 
 
 def repaint(ask: Ask, count: int, base: str, from_end: bool) -> Tensor:
@@ -194,7 +207,7 @@ def posterior_denoiser(ask: Ask, eta: float | None) -> Tensor:
 
     def solve(k: int, start: Tensor) -> Tensor:
         exact = type(ask.denoiser)(ask.task.posteriors[k].denoiser(ask.task.schedule))
-        x = _solve(ask, exact, eta, start)
+        x = _solve(replace(ask, start=start, seed=_seed(ask, k)), exact, eta)
         ask.denoiser.calls += exact.calls
         return x
 

@@ -1,4 +1,4 @@
-"""Samples kept for pictures: of one measurement of a task, of every method's best setting."""
+"""Samples kept for pictures: of one measurement of a task, of every method's chosen setting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from sde_diffusion.store import Cell
 
 from .asks import Setting
-from .measure import Bench, distance
+from .measure import CHOICE, Bench
 from .problems import Task
 
 NFE = 50
@@ -31,9 +31,9 @@ def of(task: Task, settings: Sequence[Setting], cells: Sequence[Cell]) -> dict[s
     by_name = {s.name: s for s in settings}
     for key in dict.fromkeys((row["library"], row["method"]) for row in cells):
         own = [r for r in cells if (r["library"], r["method"], r["nfe"]) == (*key, nfe)]
-        found = min(own, key=distance, default=None)
-        if found is not None and "error" not in found:
-            x, _, _ = bench.samples(by_name[found["name"]], nfe)
+        found = next((r for r in own if r["chosen"] and "error" not in r), None)
+        if found is not None:
+            x, _, _ = bench.samples(by_name[found["name"]], nfe, CHOICE)
             rows.append({"library": key[0], "method": key[1], **draw(x)})
     seen = torch.linalg.pinv(task.matrix) @ task.y[k]
     return {

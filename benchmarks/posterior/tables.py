@@ -1,9 +1,7 @@
-"""What the cells say: the best of each library, and ours beside azula's at equal NFE.
+"""What the rows say: the chosen setting of each library, and ours beside azula's at equal NFE.
 
-Of a method's settings the best is that of the smallest sliced distance, in hindsight, for a task:
-all are run at 20 calls, and the best of them there at the other numbers too. Its other figures are
-of the same setting. "As close" allows for the chance
-of the samples: two standard deviations of the difference of two exact sets' distances, and 5 %.
+A method's figures are those of the setting chosen at that number of calls, under seeds that had no
+part in the choice; `compare` says when one is nearer than another.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .measure import distance
+from .compare import LEVEL, SMALL, distance, farther
 
 Row = dict[str, Any]
 Content = dict[str, Any]
@@ -29,53 +27,47 @@ def calls(task: Content) -> list[int]:
 
 
 def best(task: Content, library: str, method: str, nfe: int, default: bool = False) -> Row | None:
-    """The nearest setting of a method, or its default; None where it was not run or failed."""
-    keys = (library, method, nfe)
-    rows = [r for r in task["cells"] if (r["library"], r["method"], r["nfe"]) == keys]
-    rows = [r for r in rows if distance(r) < math.inf and (r["default"] or not default)]
-    return min(rows, key=distance, default=None)
+    """The chosen setting of a method, or its default; None where it was not run or failed."""
+    keys, kind = (library, method, nfe), "default" if default else "chosen"
+    for row in task["cells"]:
+        same = (row["library"], row["method"], row["nfe"]) == keys
+        if same and row[kind] and distance(row) < math.inf:
+            return row
+    return None
 
 
 def pairs(content: Content) -> list[Row]:
     """Ours beside azula's, for every task, method and NFE that both have."""
     rows = []
     for name, task in content["tasks"].items():
-        deviation = task["floor"]["sliced"][1]
         theirs = methods(task, "azula")
         for method in (m for m in methods(task, "ours") if m in theirs):
             for nfe in calls(task):
                 ours, peer = (best(task, who, method, nfe) for who in ("ours", "azula"))
-                usual, of_peer = (best(task, who, method, nfe, True) for who in ("ours", "azula"))
                 if ours is None and peer is None:
                     continue
-                allowed = 1.05 * distance(peer or {}) + 2 * math.sqrt(2) * deviation
-                rows.append(
-                    {
-                        "task": name,
-                        "method": method,
-                        "nfe": nfe,
-                        "ours": ours,
-                        "azula": peer,
-                        "our default": usual,
-                        "azula's default": of_peer,
-                        "as close": distance(ours or {}) <= allowed,
-                    }
-                )
+                known = {"task": name, "method": method, "nfe": nfe, "ours": ours, "azula": peer}
+                nearer, far = farther(peer or {}, ours or {}), farther(ours or {}, peer or {})
+                rows.append({**known, "nearer": nearer, "farther": far})
     return rows
 
 
 def verdict(content: Content) -> list[str]:
-    """In how many cells ours is as close or closer, and every one where it is not."""
+    """In how many cells ours is nearer, as near or farther, and every one where it is farther."""
     rows = pairs(content)
     if not rows:
         return ["azula was not measured."]
+    near, far = (sum(r[kind] for r in rows) for kind in ("nearer", "farther"))
     lines = [
-        f"At equal NFE ours is at least as close in {sum(r['as close'] for r in rows)} of "
-        f"{len(rows)} comparisons (best of each library's settings, sliced distance)."
+        f"At equal NFE ours is at least as close in {len(rows) - far} of {len(rows)} comparisons: "
+        f"nearer in {near}, and in {len(rows) - near - far} the difference is within chance "
+        f"({LEVEL:.1%} point of Student's law) or below {SMALL:.0%}; farther in {far}."
     ]
-    for row in (r for r in rows if not r["as close"]):
-        figures = f"{_figure(row['ours'], 'sliced')} against {_figure(row['azula'], 'sliced')}"
-        lines.append(f"- not so: {row['method']}, {row['task']}, NFE {row['nfe']}: {figures}")
+    for row in (r for r in rows if r["farther"]):
+        lines.append(
+            f"- farther: {row['method']}, {row['task']}, NFE {row['nfe']}: "
+            f"{_figure(row['ours'], 'sliced')} against {_figure(row['azula'], 'sliced')}"
+        )
     return lines
 
 
@@ -131,9 +123,14 @@ def _beside(task: Content, method: str, nfe: int, exact: bool) -> str:
         return figure(row) if row else ""
     ours, peer = (best(task, who, method, nfe) for who in ("ours", "azula"))
     told = figure(ours)
-    if ours and peer and distance(ours) <= distance(peer):
-        told = f"**{told}**"
-    return f"{told} / {figure(peer)}" if peer else told if ours else ""
+    if not peer:
+        return told if ours else ""
+    both = {"ours": told, "azula": figure(peer)}
+    if farther(peer, ours or {}):
+        both["ours"] = f"**{told}**"
+    elif farther(ours or {}, peer):
+        both["azula"] = f"**{both['azula']}**"
+    return " / ".join(both.values())
 
 
 def _short(name: str) -> str:
@@ -160,9 +157,9 @@ def table(task: Content, shown: Sequence[int] = (20, 100)) -> list[str]:
             costs = [f"{last['gradients'] / max(last['calls'], 1):.0f}", f"{last['seconds']:.2f}"]
             lines.append(_line([method, library, *cells, _figure(usual, "sliced"), *costs]))
     note = (
-        "Best of the settings by the sliced distance; default: sliced distance of the default at "
-        f"NFE {shown[0]}; gradients: through the network, a call; seconds: of one thread, at the "
-        "largest NFE shown."
+        "Of the setting chosen at each number of calls; ± one standard error; default: sliced "
+        f"distance of the default at NFE {shown[0]}; gradients: through the network, a call; "
+        "seconds: of one thread, at the largest NFE shown."
     )
     return [*lines, "", note]
 
@@ -188,6 +185,8 @@ def _figure(row: Row | None, metric: str) -> str:
     value = row[metric]
     if value is None:
         return "inf"
+    if metric == "sliced":
+        return f"{value:.3g} ± {row['error of sliced']:.2g}"
     return f"{value:.2f}" if metric == "inside" else f"{value:.3g}"
 
 
