@@ -59,7 +59,7 @@ def test_of_the_denoised_data_on_a_gaussian(t):
     d = jacobian * x
     log_p = lambda d, y: -(y - d).square().sum(1) / (2 * s**2)
     exact = Gaussian([0.0, 0.0], [c, c]).denoiser(VP)
-    guided = universal(exact, log_p, w, condition=(y.expand(4, 2),))
+    guided = universal(exact, log_p, scale=w, condition=(y.expand(4, 2),))
     expected = d + w * sigma**2 / alpha * jacobian * (y - d) / s**2
     torch.testing.assert_close(guided(x, t), expected)
     # Near sigma = 0 the point d is all there is: the shift is that of the exact classifier.
@@ -76,18 +76,20 @@ def test_conditions_follow_their_samples(make):
     near = lambda x, y: -(x - means[y]).square().sum(1)
     log_p = near if make is universal else lambda x, t, y: near(x, y)
     exact, x = BOTH.denoiser(VP), states(4)
-    guided = make(exact, log_p, 2.0, condition=(labels,))
+    guided = make(exact, log_p, scale=2.0, condition=(labels,))
     assert guided.conditioned
     everyone = guided(x, 0.5)
     chosen = torch.tensor([2, 0])
     torch.testing.assert_close(guided.select(chosen)(x[chosen], 0.5), everyone[chosen])
     t = torch.tensor([0.2, 0.5, 0.8, 0.9], dtype=DOUBLE)
     for i, together in enumerate(guided(x, t)):
-        alone = make(exact, log_p, 2.0, condition=(labels[i : i + 1],))(x[i : i + 1], float(t[i]))
+        alone = make(exact, log_p, scale=2.0, condition=(labels[i : i + 1],))(
+            x[i : i + 1], float(t[i])
+        )
         torch.testing.assert_close(together, alone[0])
     plan = sd.solvers.ddim(VP, sd.times.uniform(VP, 5))
     run = sd.run(plan, guided, x)
-    one = sd.run(plan, make(exact, log_p, 2.0, condition=(labels[2:3],)), x[2:3])
+    one = sd.run(plan, make(exact, log_p, scale=2.0, condition=(labels[2:3],)), x[2:3])
     torch.testing.assert_close(run[2:3], one)
     torch.testing.assert_close(sd.run_parallel(plan, guided, x, tolerance=1e-12).x, run)
 
@@ -111,8 +113,8 @@ def test_a_run_that_keeps_its_graph_differentiates_the_guidance_too(kind):
     """With respect to the start and to the times, against difference quotients."""
     log_p = lambda d: -(d - 0.3).square().sum(1)
     made = {
-        "classifier": classifier(BOTH.denoiser(VP), evidence(VP), 1.5),
-        "universal": universal(BOTH.denoiser(VP), log_p, 1.5),
+        "classifier": classifier(BOTH.denoiser(VP), evidence(VP), scale=1.5),
+        "universal": universal(BOTH.denoiser(VP), log_p, scale=1.5),
     }[kind]
 
     def run(x, times):
@@ -133,8 +135,8 @@ def test_the_likelihood_under_the_exact_classifier_is_the_conditional_models():
 @pytest.mark.parametrize("kind", ["classifier", "universal"])
 def test_products_with_the_jacobian_are_those_of_difference_quotients(kind):
     made = {
-        "classifier": classifier(BOTH.denoiser(VP), evidence(VP), 1.5),
-        "universal": universal(BOTH.denoiser(VP), lambda d: -(d**4).sum(1), 1.5),
+        "classifier": classifier(BOTH.denoiser(VP), evidence(VP), scale=1.5),
+        "universal": universal(BOTH.denoiser(VP), lambda d: -(d**4).sum(1), scale=1.5),
     }[kind]
     x, v, step = states(4), states(4, 3), 1e-5
     with torch.no_grad():
@@ -191,7 +193,7 @@ def test_what_cannot_be():
     with pytest.raises(TypeError, match="log_p must be a function, not float"):
         classifier(exact, 1.0)
     with pytest.raises(ValueError, match="scale = nan"):
-        universal(exact, lambda d: d.sum(1), math.nan)
+        universal(exact, lambda d: d.sum(1), scale=math.nan)
     with pytest.raises(TypeError, match=r"condition=\(labels,\)"):
         classifier(exact, lambda x, t: x, condition=torch.zeros(3))
     with pytest.raises(TypeError, match="guidance needs Denoisers"):

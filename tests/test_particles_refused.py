@@ -61,8 +61,8 @@ class Square(Operator):
         (lambda: find(resampling="stratifed"), ValueError, "stratified"),
         (lambda: find(twist="isotrop"), ValueError, "isotropic"),
         (lambda: find(variance=0.0), ValueError, "variance = 0.0"),
-        (lambda: find(variance="a"), ValueError, "variance = 'a' must be a number"),
-        (lambda: find(variance=True), ValueError, "variance = True must be a number"),
+        (lambda: find(variance="a"), ValueError, "variance = 'a' must be a finite number"),
+        (lambda: find(variance=True), ValueError, "variance = True must be a finite number"),
         (lambda: find(variance=float("inf")), ValueError, "variance = inf.*finite"),
         (lambda: find(threshold="a"), ValueError, "threshold = 'a' must lie"),
         (
@@ -111,6 +111,7 @@ class Square(Operator):
         (lambda: push(lambda x: x[:, 0] + 0j), ValueError, "complex64.*must be real"),
         (lambda: push(scale=float("inf")), ValueError, "scale = inf"),
         (lambda: push(scale="a"), ValueError, "scale = 'a' must be a finite number"),
+        (lambda: push(curvature=-1.0), ValueError, "curvature = -1.0 must be a finite"),
         (lambda: push(potential="maximum"), ValueError, "max"),
         (lambda: push(potential="max"), ValueError, "'max' multiplies.*at="),
         (lambda: push(potential="sum"), ValueError, "'sum' multiplies.*at="),

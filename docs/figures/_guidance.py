@@ -92,7 +92,7 @@ def variants(plan: sd.Plan) -> dict[str, sd.Denoiser]:
         "model with errors": good,
         "autoguided, w = 1.5": guidance.autoguidance(good, bad, scale=1.5),
         "classifier, w = 1": guidance.classifier(both, evidence),
-        "classifier, w = 4": guidance.classifier(both, evidence, 4.0),
+        "classifier, w = 4": guidance.classifier(both, evidence, scale=4.0),
         "of clean data, w = 1": guidance.universal(both, clean),
     }
 

@@ -103,6 +103,7 @@ class Universal(Energy):
 def classifier(
     denoiser: Denoiser,
     log_p: Callable[..., Tensor],
+    *,
     scale: GuidanceScale = 1.0,
     condition: Sequence[Any] = (),
 ) -> Guided:
@@ -132,6 +133,7 @@ def classifier(
 def universal(
     denoiser: Denoiser,
     log_p: Callable[..., Tensor],
+    *,
     scale: GuidanceScale = 1.0,
     condition: Sequence[Any] = (),
 ) -> Guided:

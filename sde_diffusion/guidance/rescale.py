@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,19 +25,9 @@ from ..denoise import Denoiser, NetworkDenoiser, along
 from ..names import look_up
 from ..predictions import AFFINE, check_defined
 from ..scalar import Scalar
-from ..schedule import Schedule
 from .guided import Guided, Rule, check_guided, itself
 from .interval import LimitedInterval
 from .scales import checked_number
-
-
-@dataclass
-class _Read:
-    """What `predictions` asks of a denoiser."""
-
-    schedule: Schedule
-    sigma_data: float
-    timesteps: int | None = None
 
 
 class Rescaled(Guided):
@@ -52,11 +41,12 @@ class Rescaled(Guided):
     """
 
     shown = ("phi", "prediction")
+    timesteps: int | None = None  # with schedule and sigma_data: how a prediction is read
 
     def __init__(self, guided: Guided, phi: float, prediction: str, sigma_data: float) -> None:
         super().__init__(*guided.branches)
         self.guided, self.phi, self.prediction = guided, phi, prediction
-        self._read = _Read(self.schedule, sigma_data)
+        self.sigma_data = sigma_data
 
     @property
     def samples(self) -> int | None:
@@ -89,7 +79,7 @@ class Rescaled(Guided):
             return rule
         if not isinstance(t, Tensor):
             check_defined(self.prediction, self.schedule, [t])
-        a = AFFINE[self.prediction](self._read, t, *self.schedule(t))[1]
+        a = AFFINE[self.prediction](self, t, *self.schedule(t))[1]
         asked = needs if 0 in needs else (*needs, 0)
         first, count = asked.index(0), len(needs)
 

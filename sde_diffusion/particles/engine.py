@@ -27,6 +27,7 @@ sequential Monte Carlo algorithms", 2016, arXiv:1309.2918 (adaptive resampling k
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -45,6 +46,33 @@ from .result import Population
 from .weights import Weights
 
 LARGEST_SIGNAL = 0.25  # alpha/sigma above which the prior N(0, sigma^2) is plainly wrong
+
+
+class Options(TypedDict, total=False):
+    """How particles are run, whatever they are drawn towards; all may be left out.
+
+    Attributes:
+        resampling: a name of `SCHEMES`; default "systematic".
+        threshold: a population is resampled when its effective sample size is below this part of
+            K; 0: never (importance sampling), 1: wherever particles are weighed; default 0.5.
+        seed: one for all, or one a population; None (default) for one from the system. A
+            population depends on its own seed alone, and those of one seed are the first of an
+            endless list.
+        start: states at the plan's first time, `shape`; default: N(0, sigma_T^2 I).
+        dtype: of the states, float32 (default) or float64; weights are float64.
+        device: of the states; default: the network's.
+        batch: the most particles that the network is asked for at once; default: all.
+        progress: show how far it is.
+    """
+
+    resampling: str
+    threshold: float
+    seed: int | Sequence[int] | None
+    start: Tensor | None
+    dtype: torch.dtype
+    device: torch.device | str | None
+    batch: int | None
+    progress: bool
 
 
 @torch.no_grad()
@@ -68,16 +96,7 @@ def run_particles(
         plan: any plan that draws noise; for one of few draws, few particles part ways.
         guide: the model, the target and the proposal.
         shape: (populations, K, *event): independent populations of K particles each.
-        resampling: a name of `SCHEMES`.
-        threshold: a population is resampled when its effective sample size is below this part of
-            K; 0: never (importance sampling), 1: wherever particles are weighed.
-        seed: one for all, or one a population; None for one from the system. A population depends
-            on its own seed alone, and those of one seed are the first of an endless list.
-        start: states at the plan's first time, `shape`; default: N(0, sigma_T^2 I).
-        dtype: of the states; weights are float64.
-        device: of the states; default: the network's.
-        batch: the most particles that the network is asked for at once; default: all.
-        progress: show how far it is.
+        resampling, threshold, seed, start, dtype, device, batch, progress: see `Options`.
 
     Raises:
         TypeError: no Plan, no Denoiser.

@@ -11,22 +11,32 @@ and at the end by exp(lambda r(x_0)) / prod_i G_i, so that all have the same tar
 "sum" draw towards it earlier and harder, and must take more back at the end: of k grid points each
 multiplies by the tilt exp(lambda r) again, so that on the way its power is about k with "max" and
 k^2/2 with "sum". They are for few points, and need to be told which.
+
+A point d in place of the law of x_0 | x_t takes narrow rewards for narrower than they are there,
+and selects before there is anything to select by. For r = -c |x - m|^2/2 and x_0 | x_t ~
+N(d, q_t I),
+
+    log E[exp(r(x_0)) | x_t] = r(d)/(1 + c q_t) + const,     q_t = sigma^2/(alpha^2 + sigma^2)
+
+(the q_t of data of variance 1), so a reward of curvature c is tempered to lambda/(1 + c q_t) on
+the way. The target is the same, whatever c.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Unpack
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..denoise import Denoiser
 from ..guidance.guided import check_same_schedule
+from ..inverse.posterior import check_setting, remaining
 from ..names import look_up
 from ..plan import Plan
-from .engine import check_populations, run_particles
+from .engine import Options, check_populations, run_particles
 from .guide import Guide, Seen
 from .result import Population
 
@@ -52,17 +62,11 @@ def steer(
     shape: Sequence[int],
     *,
     scale: float = 1.0,
+    curvature: float = 0.0,
     potential: str | Potential = "difference",
     at: Sequence[int] | Tensor | None = None,
     proposal: Denoiser | None = None,
-    resampling: str = "systematic",
-    threshold: float = 0.5,
-    seed: int | Sequence[int] | None = None,
-    start: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | None = None,
-    batch: int | None = None,
-    progress: bool = False,
+    **options: Unpack[Options],
 ) -> Population:
     """Samples of p(x_0) exp(lambda r(x_0)) / Z by Feynman-Kac steering, without gradients.
 
@@ -76,11 +80,14 @@ def steer(
             end -inf says that a result is impossible.
         shape: (populations, K, *event).
         scale: lambda; negative: away from the reward.
+        curvature: c >= 0, about the largest second derivative of -lambda r, by which it is tempered
+            on the way: 1/sigma_y^2 where r is the log-likelihood of a measurement with that noise;
+            0: as published. A narrow reward without it needs very many particles.
         potential: a name of `POTENTIALS`, or a `Potential`; "max" and "sum" need `at`, few points.
         at: numbers of the grid points where particles are weighed, 0 (noisy) .. ; default: all.
         proposal: a denoiser to follow in place of the model (guided, say), asked beside it at
             every grid point; the weights make up for it, so the target stays the same.
-        resampling, threshold, seed, start, dtype, device, batch, progress: see `run_particles`.
+        options: resampling, threshold, seed, start, dtype, device, batch, progress: see `Options`.
 
     Returns:
         The weighted particles; `log_evidence` is log E[exp(lambda r(x_0))] under the model.
@@ -90,36 +97,25 @@ def steer(
             points that the plan does not have, or none given for "max" and "sum"; a proposal of
             another schedule; rewards that are complex, of a wrong shape or not finite.
     """
-    guide = SteeringGuide(denoiser, reward, scale, potential, at, proposal)
+    guide = SteeringGuide(denoiser, reward, scale, curvature, potential, at, proposal)
     if guide.at is not None and isinstance(plan, Plan):
         steps = sum(row.on_grid for row in plan.rows) - 1
         wrong = [i for i in sorted(guide.at) if not 0 <= i < steps]
         if wrong:
             raise ValueError(f"at has {wrong[0]}: the plan's grid points are 0 .. {steps - 1}")
-    return run_particles(
-        plan,
-        guide,
-        shape,
-        resampling=resampling,
-        threshold=threshold,
-        seed=seed,
-        start=start,
-        dtype=dtype,
-        device=device,
-        batch=batch,
-        progress=progress,
-    )
+    return run_particles(plan, guide, shape, **options)
 
 
 class SteeringGuide(Guide):
     """Weighs by rewards of d; proposes from the model or from another denoiser.
 
     Args:
-        denoiser, reward, scale, potential, at, proposal: see `steer`.
+        denoiser, reward, scale, curvature, potential, at, proposal: see `steer`.
 
     Raises:
-        TypeError, ValueError: a reward that is no function, a scale that is not finite, an unknown
-            potential, a proposal that is no Denoiser or is of another schedule.
+        TypeError, ValueError: a reward that is no function, a scale that is not finite, a negative
+            curvature, an unknown potential, a proposal that is no Denoiser or is of another
+            schedule.
     """
 
     def __init__(
@@ -127,6 +123,7 @@ class SteeringGuide(Guide):
         denoiser: Denoiser,
         reward: Reward,
         scale: float = 1.0,
+        curvature: float = 0.0,
         potential: str | Potential = "difference",
         at: Sequence[int] | Tensor | None = None,
         proposal: Denoiser | None = None,
@@ -136,11 +133,13 @@ class SteeringGuide(Guide):
         number = isinstance(scale, int | float) and not isinstance(scale, bool)
         if not number or not math.isfinite(scale):
             raise ValueError(f"scale = {scale!r} must be a finite number")
+        check_setting("curvature", curvature, finite=True)
         if proposal is not None and not isinstance(proposal, Denoiser):
             raise TypeError(f"proposal must be a Denoiser, not {type(proposal).__name__}")
         if proposal is not None and isinstance(denoiser, Denoiser):
             check_same_schedule(denoiser.schedule, proposal.schedule)
         self.denoiser, self.reward, self.scale = denoiser, reward, float(scale)
+        self.curvature = float(curvature)
         self.potential = (
             potential if callable(potential) else look_up("potential", potential, POTENTIALS)
         )
@@ -156,8 +155,10 @@ class SteeringGuide(Guide):
     def see(self, x: Tensor, t: float, index: int, who: Tensor) -> Seen:
         d = self.denoiser.select(who)(x, t)
         push = None if self.proposal is None else self.proposal.select(who)(x, t) - d
-        weighed = self.at is None or index in self.at
-        return Seen(d, push, self._reward(d) if weighed else None)
+        if self.at is not None and index not in self.at:
+            return Seen(d, push)
+        left = remaining(1.0, *map(float, self.denoiser.schedule(t)))
+        return Seen(d, push, self._reward(d) / (1 + self.curvature * left))
 
     def end(self, x: Tensor, who: Tensor) -> Tensor:
         return self._reward(x)

@@ -24,11 +24,9 @@ decides how many particles are needed, never what they converge to.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from torch import Tensor
 
 from ..denoise import Denoiser
@@ -38,7 +36,7 @@ from ..inverse.operator import LinearOperator
 from ..inverse.posterior import Linearised, check_posed, check_setting, remaining
 from ..names import look_up
 from ..plan import Plan
-from .engine import run_particles
+from .engine import Options, run_particles
 from .guide import Guide, Move, Seen
 from .result import Population
 from .twists import TWISTS, Level, Twist
@@ -52,14 +50,7 @@ def twisted(
     *,
     twist: str | Twist | None = None,
     variance: float = 1.0,
-    resampling: str = "systematic",
-    threshold: float = 0.5,
-    seed: int | Sequence[int] | None = None,
-    start: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | None = None,
-    batch: int | None = None,
-    progress: bool = False,
+    **options: Unpack[Options],
 ) -> Population:
     """Samples of p(x_0 | y), y = A(x_0) + sigma_y n, by the twisted diffusion sampler.
 
@@ -76,11 +67,11 @@ def twisted(
         measurement: y, its operator and its noise sigma_y > 0; one y for all populations, or one
             for each.
         shape: (populations, K, *event).
-        twist: psi_t: a name of `TWISTS` or a `Twist`; default: "projected" for a linear operator,
+        twist: psi_t: a name of `TWISTS` or a `Twist`; default: "matched" for a linear operator,
             else "isotropic".
         variance: v > 0 of r_t^2: about the variance of the data ("isotropic": of A(x_0)) in one
             number; one too large costs less than one too small.
-        resampling, threshold, seed, start, dtype, device, batch, progress: see `run_particles`.
+        options: resampling, threshold, seed, start, dtype, device, batch, progress: see `Options`.
 
     Returns:
         The weighted particles; `log_evidence` is that of p(y).
@@ -90,19 +81,7 @@ def twisted(
             noise; a variance that is not positive; data of another shape than the operator's.
     """
     guide = TwistedGuide(denoiser, measurement, twist, variance)
-    return run_particles(
-        plan,
-        guide,
-        shape,
-        resampling=resampling,
-        threshold=threshold,
-        seed=seed,
-        start=start,
-        dtype=dtype,
-        device=device,
-        batch=batch,
-        progress=progress,
-    )
+    return run_particles(plan, guide, shape, **options)
 
 
 class TwistedGuide(Guide):
@@ -129,13 +108,11 @@ class TwistedGuide(Guide):
                 "noise = 0: results that fit y exactly have probability zero, and so would every "
                 "particle have weight zero; give the noise that y has, or a small one"
             )
-        check_setting("variance", variance, above=True)
-        if variance == math.inf:
-            raise ValueError("variance = inf: that of the data must be finite")
+        check_setting("variance", variance, above=True, finite=True)
         self.denoiser, self.measurement, self.variance = denoiser, measurement, float(variance)
         if twist is None:
             linear = isinstance(measurement.operator, LinearOperator)
-            twist = "projected" if linear else "isotropic"
+            twist = "matched" if linear else "isotropic"
         self.twist = twist if callable(twist) else look_up("twist", twist, TWISTS)
 
     def see(self, x: Tensor, t: float, index: int, who: Tensor) -> Seen:

@@ -3,14 +3,21 @@ r"""Twisting functions: estimates psi_t(x) of p(y | x_t = x) for y = A(x_0) + si
 With x_0 | x_t taken as N(d, V), d = E[x_0 | x_t], a linear A gives N(y; A d, C), C = A V A^T +
 sigma_y^2 I. The twists differ in V:
 
-    isotropic   A V A^T = r_t^2 I              any operator, also nonlinear
-    projected   V = r_t^2 I                    linear; PiGDM's
-    tweedie     V = (sigma^2/alpha) dd/dx      linear; MMPS's, the model's own covariance
+    isotropic   A V A^T = r_t^2 I                          any operator, also nonlinear
+    projected   V = r_t^2 I                                linear; PiGDM's
+    matched     V = (sigma^2/alpha) dd/dx along one line   linear; elsewhere as projected
+    tweedie     V = (sigma^2/alpha) dd/dx                  linear; MMPS's
 
     r_t^2 = v sigma^2 / (alpha^2 v + sigma^2),
 
-the variance of x_0 | x_t for data N(., v I). A twist decides how many particles are needed, never
-what they converge to; so constants that are the same for all particles are left out.
+the variance of x_0 | x_t for data N(., v I); the other is the model's own covariance. A twist
+decides how many particles are needed, never what they converge to; so constants that are the same
+for all particles are left out.
+
+A twist that is narrower than p(y | x_t) costs most: a state that is undecided between two modes
+has d between them, and a small r_t^2 calls y impossible there, until it falls to the right mode
+and its weight leaps up by p(y | x_t)/psi_t. So few weigh so much that errors fall slower than
+K^{-1/2} until K is large. The model's own covariance is wide at just such states.
 
 Wu et al. 2023, arXiv:2306.17775. Song et al., "Pseudoinverse-guided diffusion models for inverse
 problems", 2023. Rozet et al., "Learning diffusion priors from observations by expectation
@@ -26,6 +33,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..denoise import along
 from ..gradient import Pull
 from ..inverse.measurement import Measurement
 from ..inverse.operator import LinearOperator
@@ -66,6 +74,32 @@ def projected(
     return -(e * u).flatten(1).sum(1) / 2, pull(operator.adjoint(u))
 
 
+def matched(measurement: Measurement, d: Tensor, pull: Pull, level: Level) -> tuple[Tensor, Tensor]:
+    """log psi of projected, with the model's own variance of y along its direction u.
+
+        u = M^{-1} e,  M = r_t^2 A A^T + sigma_y^2 I,      k = <u, C u>/<u, M u>,
+        log psi = -(e^T u/k + log k)/2,                    gradient J^T A^T u/k,
+
+    with C of `tweedie`. C u takes the product with J^T that the gradient takes anyway, so it costs
+    no more than `projected`. For one measured number it is `tweedie`; for more, u/k is one step of
+    conjugate gradients to C^{-1} e, so that e^T u/k <= e^T C^{-1} e: no narrower. At alpha = 0 psi
+    is that of projected.
+    """
+    operator = _linear(measurement, "matched")
+    e = measurement.residual(d)
+    u = operator.solve(e, level.remaining, measurement.noise**2)
+    v = operator.adjoint(u)
+    gradient = pull(v)
+    assumed = (e * u).flatten(1).sum(1)
+    if level.alpha == 0:
+        return -assumed / 2, gradient
+    # The variance that J gives is not negative; a network's may be.
+    own = level.sigma**2 / level.alpha * (gradient * v).flatten(1).sum(1).clamp(min=0)
+    own = own + measurement.noise**2 * u.square().flatten(1).sum(1)
+    k = torch.where(assumed > 0, own / assumed, 1.0)
+    return -(assumed / k + k.log()) / 2, gradient / along(k, gradient)
+
+
 def tweedie(measurement: Measurement, d: Tensor, pull: Pull, level: Level) -> tuple[Tensor, Tensor]:
     """log psi = log N(y; A d, C), C = (sigma^2/alpha) A J A^T + sigma_y^2 I, J = dd/dx_t.
 
@@ -91,7 +125,9 @@ def tweedie(measurement: Measurement, d: Tensor, pull: Pull, level: Level) -> tu
     return log_psi, pull(operator.adjoint(u.reshape(len(d), *shape)))
 
 
-TWISTS: dict[str, Twist] = {twist.__name__: twist for twist in (isotropic, projected, tweedie)}
+TWISTS: dict[str, Twist] = {
+    twist.__name__: twist for twist in (isotropic, projected, matched, tweedie)
+}
 
 
 def _linear(measurement: Measurement, name: str) -> LinearOperator:
