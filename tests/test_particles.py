@@ -30,7 +30,8 @@ def stochastic(name, options):
     return plan.stochastic
 
 
-PLANS = [p for p in every_solver() if stochastic(*p.values)]
+EACH = {p.values[0]: p for p in reversed(every_solver()) if stochastic(*p.values)}
+PLANS = list(EACH.values())  # the first claim of each solver
 
 
 def find(plan, shape=MANY, seed=0, **options):
@@ -87,7 +88,7 @@ def misled(measurement, d, pull, level):
 @pytest.mark.parametrize("k", [1, 8])
 def test_no_twist_or_number_of_particles_changes_the_mean(twist, k):
     plan = plan_of("ddpm")
-    assert_exact(plan, find(plan, (3200 // k, k, 3), twist=twist))
+    assert_exact(plan, find(plan, ({1: 900, 8: 300}[k], k, 3), twist=twist))
 
 
 @pytest.mark.parametrize("potential", [*POTENTIALS, lambda r: 0.3 * r.mean(-1)])
@@ -177,21 +178,21 @@ def test_each_population_has_its_own_measurement():
 def test_errors_fall_as_one_over_the_root_of_the_number_of_particles():
     """RMSE of E[x | y] and of log Z_hat on a mixture in the plane: slopes -1/2 within 0.12.
 
-    By 200 populations of 8 to 128 particles, whose slopes have a standard error below 0.03; the
-    truth is the mixture's own posterior, of which the plan, multistep and of weak order 2 on 48
-    steps, misses ten times less than 128 particles do.
+    By 200 populations of 8 particles and 100 of 128, whose slopes have a standard error of 0.03;
+    the truth is the mixture's own posterior, of which the plan, multistep and of weak order 2 on 24
+    steps, misses three times less than 128 particles do.
     """
     prior = sd.problems.ring(modes=5, std=0.25)
     matrix = torch.tensor([[1.0, 0.4]], dtype=torch.float64)
     y, noise = torch.tensor([0.9], dtype=torch.float64), 0.4
     posterior, log_p = prior.posterior(matrix, y, noise), float(prior.evidence(matrix, y, noise))
     measurement, denoiser = Measurement(Matrix(matrix), y, noise), prior.denoiser(SCHEDULE)
-    plan = plan_of("sde_dpm_solver_pp_2m", 48)
-    sizes, errors = [8, 32, 128], []
-    for k in sizes:
-        found = twisted(plan, denoiser, measurement, (200, k, 2), dtype=torch.float64, seed=6)
+    plan, errors = plan_of("sde_dpm_solver_pp_2m", 24), []
+    for populations, k in ((200, 8), (100, 128)):
+        shape = (populations, k, 2)
+        found = twisted(plan, denoiser, measurement, shape, dtype=torch.float64, seed=6)
         of_mean = (found.expect() - posterior.mean).square().sum(1).mean().sqrt()
         of_log_p = (found.log_evidence - log_p).square().mean().sqrt()
         errors.append([float(of_mean), float(of_log_p)])
-    slope = (torch.tensor(errors[-1]) / torch.tensor(errors[0])).log() / math.log(128 / 8)
+    slope = (torch.tensor(errors[1]) / torch.tensor(errors[0])).log() / math.log(128 / 8)
     assert bool(((slope + 0.5).abs() < 0.12).all()), (errors, slope)

@@ -42,9 +42,13 @@ class Size(NamedTuple):
 
 SIZES = {
     "ring, one row, 2-D": Size(
-        (16, 64, 256, 1024), 100, 24, ("TDS, isotropic", "TDS, tweedie", "steering")
+        (16, 64, 256, 1024),
+        *(100, 24),
+        ("TDS", "TDS, isotropic", "TDS, tweedie", "steering", "steering, tempered"),
     ),
-    "digits, mask, 64-D": Size((8, 32, 128, 512), 50, 8, ("TDS, isotropic", "steering")),
+    "digits, mask, 64-D": Size(
+        (8, 32, 128, 512), 50, 8, ("TDS", "TDS, isotropic", "steering", "steering, tempered")
+    ),
 }
 
 
@@ -110,7 +114,7 @@ def slope(rows: list[Cell], name: str) -> float:
 
 
 def twisted(
-    task: Task, i: int, k: int, steps: int, populations: int, twist: str = "isotropic"
+    task: Task, i: int, k: int, steps: int, populations: int, twist: str | None = None
 ) -> Population:
     """The twisted diffusion sampler on the i-th measurement."""
     plan = SOLVERS["ddim"](task.schedule, times.default(task.schedule, steps), eta=1.0)
@@ -120,16 +124,22 @@ def twisted(
     return particles.twisted(plan, denoiser, given, shape, twist=twist, seed=11 + i)
 
 
-def steered(task: Task, i: int, k: int, steps: int, populations: int) -> Population:
-    """Feynman-Kac steering by the log-likelihood."""
+def steered(
+    task: Task, i: int, k: int, steps: int, populations: int, tempered: bool = False
+) -> Population:
+    """Feynman-Kac steering by the log-likelihood, whose curvature is 1/sigma^2."""
     plan = SOLVERS["ddim"](task.schedule, times.default(task.schedule, steps), eta=1.0)
     reward = measurement(task, task.y[i].float()).log_likelihood
     shape = (populations, k, task.dimension)
-    return particles.steer(plan, task.prior.denoiser(task.schedule), reward, shape, seed=11 + i)
+    options = {"curvature": 1 / task.noise**2} if tempered else {}
+    denoiser = task.prior.denoiser(task.schedule)
+    return particles.steer(plan, denoiser, reward, shape, seed=11 + i, **options)
 
 
 METHODS: dict[str, Solve] = {
-    "TDS, isotropic": twisted,
+    "TDS": twisted,
+    "TDS, isotropic": partial(twisted, twist="isotropic"),
     "TDS, tweedie": partial(twisted, twist="tweedie"),
     "steering": steered,
+    "steering, tempered": partial(steered, tempered=True),
 }
