@@ -109,7 +109,7 @@ def _others() -> Iterator[Setting]:
         solve = partial(daps, ode_steps=ode_steps, variance=variance)
         yield Setting(LIBRARY, "DAPS", name, solve, usual, grid, share=ode_steps)
     for twist, plan, grid in product(particles.TWISTS, NOISY, ("default", "time")):
-        usual = twist == "projected" and plan == "DDPM" and grid == "default"
+        usual = twist == "matched" and plan == "DDPM" and grid == "default"
         most = 4 if twist == "tweedie" else None
         solve = partial(twisted, twist=twist, plan=plan)
         yield Setting(LIBRARY, "TDS", f"{twist}, {plan}", solve, usual, grid, most=most)

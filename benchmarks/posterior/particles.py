@@ -43,7 +43,8 @@ class Size(NamedTuple):
 SIZES = {
     "ring, one row, 2-D": Size(
         (16, 64, 256, 1024),
-        *(100, 24),
+        100,
+        24,
         ("TDS", "TDS, isotropic", "TDS, tweedie", "steering", "steering, tempered"),
     ),
     "digits, mask, 64-D": Size(
@@ -131,9 +132,9 @@ def steered(
     plan = SOLVERS["ddim"](task.schedule, times.default(task.schedule, steps), eta=1.0)
     reward = measurement(task, task.y[i].float()).log_likelihood
     shape = (populations, k, task.dimension)
-    options = {"curvature": 1 / task.noise**2} if tempered else {}
+    curvature = 1 / task.noise**2 if tempered else 0.0
     denoiser = task.prior.denoiser(task.schedule)
-    return particles.steer(plan, denoiser, reward, shape, seed=11 + i, **options)
+    return particles.steer(plan, denoiser, reward, shape, curvature=curvature, seed=11 + i)
 
 
 METHODS: dict[str, Solve] = {
