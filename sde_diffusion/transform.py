@@ -1,19 +1,23 @@
 r"""From plan to plan: what can be done to any sampler once it is a table.
 
 `replay` writes a plan's rows into another trace, from any state, with any of its first outputs
-given instead of asked. On it rest the analytic first step, a denoising last step, Restart and
-Richardson extrapolation: none of them knows which solver made the table. `on_schedule` carries a
-table to another schedule.
+given instead of asked. On it rest the analytic first step, a denoising last step, plans that begin
+afresh, Restart and Richardson extrapolation: none of them knows which solver made the table.
+`on_schedule` carries a table to another schedule.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor
 
 from .form import Form, Symbol, number_of
-from .grid import time_of_rho
+from .grid import check_grid, time_of_rho
 from .plan import Plan, Row
 from .scalar import Scalar
 from .schedule import Schedule
@@ -131,6 +135,60 @@ def denoise_at_end(plan: Plan, schedule: Schedule) -> Plan:
     made = trace.end(schedule.alpha(clean) * d, clean, f"denoise_at_end({plan.name})")
     point = (float(clean), float(schedule.alpha(clean)), 0.0)
     return replace(made, schedule=plan.schedule, scales=(*plan.scales, point))
+
+
+def afresh(
+    solver: Callable[..., Plan],
+    schedule: Schedule,
+    times: Sequence[float] | Tensor,
+    levels: Sequence[float],
+    **options: Any,
+) -> Plan:
+    """A solver's plan that begins anew, without history, at some noise levels.
+
+    For a denoiser that jumps there, as `guidance.limited_interval` does at its ends: a multistep
+    method that extrapolates across a jump has an error of the first order in the step, and a large
+    one where its order is high. Of the grid, the inner point nearest to each level moves to it, so
+    that the number of steps stays.
+
+    Args:
+        solver: (schedule, times, **options) -> Plan, as `solvers.angular`, of low order in the
+            first steps of each piece, as it is at the start.
+        schedule: alpha_t, sigma_t.
+        times: noisy to clean.
+        levels: noise-to-signal ratios sigma/alpha > 0.
+        options: of the solver.
+
+    Raises:
+        ValueError: a level outside the grid, or two that are nearest to one point; pieces that are
+            too short for the solver.
+    """
+    grid = [number_of(t) for t in check_grid(schedule, times)]
+    level = [float(schedule.rho(t)) for t in grid]
+    bounds: list[int] = []
+    for rho in sorted(levels, reverse=True):
+        if not level[-1] < rho < level[0]:
+            raise ValueError(
+                f"levels has {rho:g}, and the grid has sigma/alpha from {level[0]:.4g} to "
+                f"{level[-1]:.4g}: give levels inside"
+            )
+        inner = range(1, len(grid) - 1)
+        nearest = min(inner, key=lambda i: abs(math.log(level[i] / rho)), default=0)
+        if nearest in (0, *bounds):
+            raise ValueError(
+                f"{len(grid) - 1} steps have no grid point for {rho:g} alone: give more steps"
+            )
+        bounds.append(nearest)
+        grid[nearest] = time_of_rho(schedule, rho)
+    parts = [grid[i : k + 1] for i, k in pairwise([0, *bounds, len(grid) - 1])]
+    plans = [solver(schedule, part, **options) for part in parts]
+    trace = Trace(grid[0])
+    x = trace.x
+    for plan in plans:
+        x, _ = replay(trace, x, plan)
+    told = ", ".join(f"{rho:g}" for rho in sorted(levels, reverse=True))
+    made = trace.end(x, grid[-1], f"afresh({plans[0].name}, levels=[{told}])", plans[0].schedule)
+    return replace(made, scales=tuple(dict.fromkeys(c for plan in plans for c in plan.scales)))
 
 
 def on_schedule(plan: Plan, schedule: Schedule, other: Schedule) -> Plan:

@@ -127,7 +127,9 @@ def adaptive_projected(
             with the root of their number. The paper has 2.5 to 15, by model.
         momentum: b in (-1, 1), of what calls before this one gave; -0.5 in the paper ("reverse").
             It counts calls, the stages inside a step too, so that the result depends on the number
-            of steps. It lives in one run: a plan with `run` or `sample`.
+            of steps. It lives in one run: a plan with `run` or `sample`. With it d is no
+            function of the state alone: take a plan of low order, `ddim` or `dpm_solver_pp_2m`, as
+            the default extrapolates further back and may go astray.
 
     Raises:
         TypeError, ValueError: as `classifier_free`; a number out of range; when asked outside a run

@@ -4,6 +4,9 @@ r"""Guidance in a limited interval of noise levels: d of the guided denoiser whe
 
 and of the conditional one alone elsewhere. At high noise guidance pushes samples to a few modes
 before they know where they belong; at low noise it does little. Both ends are spared its cost.
+
+At both ends d jumps. A multistep method keeps its order if it begins anew there
+(`transform.afresh`); otherwise it falls to the first, and a high order does worse than a low one.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from ..denoise import Denoiser
 from ..scalar import Scalar
 from .guided import Guided, Rule, alone, check_guided
 from .scales import checked_number
+
+_ROUNDING = 1e-9  # a grid point made from the level of an end lies on it
 
 
 class LimitedInterval(Guided):
@@ -36,9 +41,10 @@ class LimitedInterval(Guided):
     def inside(self, t: Scalar) -> bool | Tensor:
         """Whether a time has a noise level in (low, high], or which of several."""
         rho_t = self.schedule.rho(t)
+        low, high = ((1 + _ROUNDING) * end for end in (self.low, self.high))
         if isinstance(rho_t, Tensor):
-            return (rho_t > self.low) & (rho_t <= self.high)
-        return self.low < rho_t <= self.high
+            return (rho_t > low) & (rho_t <= high)
+        return low < rho_t <= high
 
     def rule(self, t: Scalar) -> Rule:
         return alone(int(self.inside(t)))
@@ -63,6 +69,10 @@ def limited_interval(guided: Guided, low: float, high: float) -> Guided:
 
     Kynkaanniemi et al., "Applying guidance in a limited interval improves sample and distribution
     quality in diffusion models", 2024, arXiv:2404.07724.
+
+    Multistep methods of high order, the default among them, extrapolate across the jumps at its
+    ends and may go far astray: run them by `transform.afresh(solver, schedule, times, [low, high])`
+    or take `ddim`, `dpm_solver_pp_2m` or a stochastic method of low order.
 
     Args:
         guided: any guidance: outside, its first branch alone is asked, of classifier-free guidance
