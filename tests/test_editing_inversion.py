@@ -1,6 +1,7 @@
 """Editing by inversion: round trips, transport between laws, and what strong guidance costs."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from enumeration import smooth_grid
 
 import sde_diffusion as sd
+from sde_diffusion import Plan
 from sde_diffusion.editing import edit, exactly_reversible
 from sde_diffusion.problems import Gaussian, GaussianMixture
 
@@ -31,17 +33,31 @@ def test_under_one_denoiser_the_picture_comes_back(schedule):
 
 def test_only_methods_that_are_their_own_inverse_are_taken_for_such():
     """By their tables, of all deterministic solvers; and only on grids that belong together."""
-    found = []
-    grid = smooth_grid(VP, 6)
-    for name, make in sd.SOLVERS.items():
-        plan = make(VP, grid)
-        if not plan.stochastic:
+    for grid in (smooth_grid(VP, 2), smooth_grid(VP, 6)):
+        found = []
+        for name, make in sd.SOLVERS.items():
             try:
                 there = sd.invert(name, VP, grid)
-            except ValueError:
+            except ValueError:  # it draws noise, needs more steps, or has no inverse
                 continue
-            found += [name] if exactly_reversible(there, plan) else []
-    assert found == ["o_belm"]
+            found += [name] if exactly_reversible(there, make(VP, grid)) else []
+        assert found == ["o_belm"]
+    there, back = sd.invert("o_belm", VP, grid), sd.solvers.o_belm(VP, grid)
+    assert exactly_reversible(back, there)
+    assert not exactly_reversible(there, sd.solvers.o_belm(VP, grid[2:]))
+    for i in range(2, 7):  # every row but that of the first step has its part in it
+        row = back.rows[i]
+        changed = (
+            {"d": {k: 1.01 * c for k, c in row.d.items()}},
+            {"x": {}},
+            {"z": {0: 0.1}},
+            {"kind": "stage"},
+        )
+        for what in changed:
+            rows = (*back.rows[:i], replace(row, **what), *back.rows[i + 1 :])
+            other = Plan(rows, ((1.0, 0.5),) if "z" in what else ())
+            assert not exactly_reversible(there, other)
+            assert not exactly_reversible(other, there)
     other = sd.solvers.o_belm(VP, smooth_grid(VP, 6, -2.1, 2.0))
     assert not exactly_reversible(sd.invert("o_belm", VP, grid), other)
 
@@ -99,11 +115,15 @@ def test_exact_reversal_begins_at_two_steps():
     assert miss(2) < 1e-8 < 1e-3 < miss(1)
 
 
-def test_the_start_and_the_default():
+@pytest.mark.parametrize("schedule", [VP, EDM], ids=repr)
+def test_the_start_and_the_default(schedule):
     """o_belm on 20 steps to t_clean; the picture is not changed, and float32 stays."""
     x = X.float()
     kept = x.clone()
-    found = edit(x, MIXTURE.denoiser(EDM), MIXTURE.denoiser(EDM))
+    ends = MIXTURE.denoiser(schedule), Gaussian([0.5, -0.5], 0.2).denoiser(schedule)
+    found = edit(x, *ends)
+    grid = sd.times.karras(schedule, 20, t_end=schedule.t_clean)
+    assert torch.equal(found, edit(x, *ends, solver="o_belm", times=grid))
     assert found.dtype is torch.float32
     assert torch.equal(x, kept)
     assert found.shape == x.shape

@@ -43,6 +43,15 @@ def test_pictures_that_look_like_bytes_are_told_of_and_taken(door):
             assert torch.equal(checked_picture(x), x)
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_pictures_become_states_of_float32_or_wider_without_a_graph(kind):
+    x = (GREY / 127.5 - 1).to(kind).requires_grad_()
+    for found in (checked_picture(x), Known(x, torch.ones(1, 4, 4)).y):
+        assert found.dtype is (torch.float64 if kind is torch.float64 else torch.float32)
+        assert torch.equal(found.to(kind), x)
+        assert not found.requires_grad
+
+
 def test_the_warning_points_at_the_users_line():
     denoiser = sd.FunctionDenoiser(lambda x, t: x, sd.VPLinear())
     for call in (

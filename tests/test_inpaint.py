@@ -123,6 +123,31 @@ class Still(Noise):
         return lambda out, t, s: out.zero_()
 
 
+class Halves(Still):
+    """No noise for the plan, and ones beside it."""
+
+    def apart(self):
+        return Ones()
+
+
+class Ones(Still):
+    def stream(self, like, course):
+        return lambda out, t, s: out.fill_(1.0)
+
+
+def test_fresh_noise_comes_from_beside_the_plans_own():
+    y, ddpm, seen = pictures(4), sd.solvers.ddpm(VP, noisy_grid(VP)), []
+
+    def looks(point):
+        alpha_t, sigma_t = VP(point.t)
+        seen.append((point.x - alpha_t * y - sigma_t)[:, MASK].abs().max())
+
+    give = {"noise": "independent", "seed": Halves(), "callback": looks}
+    inpaint(POINT.denoiser(VP), y, MASK, solver=ddpm, **give)
+    assert len(seen) == 7
+    assert max(seen) < 1e-12
+
+
 @pytest.mark.parametrize(("name", "options"), every_solver())
 def test_every_solver_runs_or_says_why_not(name, options):
     """Both kinds of noise: the known part is exact at the end, or history is refused."""
@@ -299,6 +324,8 @@ def test_draws_beside_a_plans_own():
         for i, a in enumerate(draws):
             assert all(float((a - b).abs().max()) > 0.1 for b in draws[:i])
         assert torch.equal(source.apart().start(like.clone()), draws[1])
+    second = sd.PerSampleNoise([8]).apart().start(like[1:].clone())
+    assert torch.equal(sd.PerSampleNoise([7, 8]).apart().start(like.clone())[1:], second)
     with pytest.raises(TypeError, match="no second source"):
         Still().apart()
 
@@ -315,6 +342,14 @@ def test_what_it_is_bound_to():
     assert not replacement(NONE, Y[:1], mask, Y[:1]).conditioned
     assert count(NONE, Y[:1], mask, Y) == count(NONE, Y, mask, Y[:1]) == 2
     assert count(labels(3), Y[:1], mask, Y[:1]) == 3
+    generator = torch.Generator().manual_seed(0)
+    x, y, z = torch.randn(3, 3, 1, 4, 4, generator=generator)
+    masks, who = torch.rand(3, 1, 4, 4, generator=generator) > 0.5, torch.tensor([2, 0])
+    network = lambda x, t, c: x.sin() + c[:, None, None, None]
+    told = sd.NetworkDenoiser(network, VP, "data").given(torch.arange(3.0))
+    for parts in ((y, masks, z), (y[:1], masks[:1], z), (y, masks, z[:1])):
+        both = replacement(told, *parts)
+        assert torch.equal(both.select(who)(x[who], 0.5), both(x, 0.5)[who])
     with pytest.raises(ValueError, match="2 and 3 samples"):
         replacement(labels(3), Y, mask, Y)
     with pytest.raises(ValueError, match="2 samples are bound and x has 3"):

@@ -91,6 +91,16 @@ def test_the_law_on_gaussian_data(solver):
         assert float(covariance) == pytest.approx((1 - kept**2) * v, rel=1e-3)
 
 
+def test_a_preset_brings_its_grid_from_any_time_or_takes_another():
+    denoiser, give = RING.denoiser(VP), {"level": 1.0, "steps": 6, "seed": [1, 2, 3, 4]}
+    for preset, given, times in (
+        ("k-diffusion euler Karras", "default", "karras"),
+        ("diffusers DDIM", "uniform", "uniform"),
+    ):
+        found = sdedit(denoiser, X, solver=preset, times=given, **give)
+        assert torch.equal(found, sdedit(denoiser, X, solver="ddim", times=times, **give))
+
+
 def test_strength_of_other_packages_is_the_floor_of_the_product():
     """What `last` says of strength: 0.29 of 100 steps are 28 in floating point."""
     assert min(math.floor(100 * 0.29), 100) == 28
