@@ -241,7 +241,7 @@ def test_an_answer_that_agrees_already_is_left_as_it_is(method):
     for noise in (0.2, 0.0):
         measurement = Measurement(operator, operator(constant), noise)
         close(method(denoiser, measurement)(normal(2, 3, seed=2), 0.5), constant)
-    pushed = inverse.dps(denoiser, measurement, zeta=1.0, times=[0.9, 0.1])
+    pushed = inverse.dps(denoiser, measurement, zeta=1.0, times=[0.9, 0.5, 0.1])
     close(pushed(normal(2, 3, seed=2), 0.5), constant)
 
 

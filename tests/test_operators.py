@@ -9,7 +9,7 @@ import torch
 from operators_listed import LINEAR, OPERATORS
 
 from sde_diffusion import inverse
-from sde_diffusion.inverse import LinearOperator, Mask, Matrix, Operator
+from sde_diffusion.inverse import Blur, LinearOperator, Mask, Matrix, Operator
 from sde_diffusion.inverse.conjugate_gradients import conjugate_gradients
 
 F64 = torch.float64
@@ -207,16 +207,19 @@ def test_a_mask_shows_the_kept_entries():
     assert torch.equal(Mask(mask).pseudo_inverse(x[:, mask]), x * mask)
 
 
+class Hilbert(LinearOperator):
+    """Condition number 1e18 and more: rounding settles the last of its singular values."""
+
+    event_shape = measured_shape = (60,)
+    decomposed = 0
+
+    def apply(self, x):
+        i = torch.arange(60).to(x)
+        return x @ (1 / (1 + i + i[:, None]))
+
+
 def test_conjugate_gradients_say_when_they_fail():
-    class Hilbert(LinearOperator):
-        event_shape = measured_shape = (60,)
-        decomposed = 0
-
-        def apply(self, x):
-            i = torch.arange(60).to(x)
-            return x @ (1 / (1 + i + i[:, None]))
-
-    v = _draw((60,), dtype=torch.float32)
+    v = _draw((60,))
     with pytest.raises(RuntimeError, match=r"badly conditioned.*operator.decomposed = "):
         Hilbert().solve(v, 1.0, 0.0)
     assert torch.isfinite(Hilbert().solve(v, 1.0, 1e-2)).all()
@@ -224,7 +227,62 @@ def test_conjugate_gradients_say_when_they_fail():
     decomposed.decomposed = 60  # the cure that the message names
     assert torch.isfinite(decomposed.solve(v, 1.0, 0.0)).all()
     with pytest.raises(RuntimeError, match="residual of nan"):
-        conjugate_gradients(lambda u: u * math.nan, v, 3)
+        conjugate_gradients(lambda u: u * math.nan, v, 3, 1e-6)
+
+
+@pytest.mark.parametrize("b", [1e-3, 1e-5, 1e-7])
+def test_badly_conditioned_systems_of_float32_are_solved_to_its_rounding(b):
+    """Condition numbers up to 2e7; iterations in float32 missed the answer by a hundredth."""
+    v, operator = _draw((60,), dtype=torch.float32), Hilbert()
+    u, s, vt = torch.linalg.svd(operator.matrix())
+    inside = v.double() @ u
+    for found, expected in (
+        (operator.solve(v, 1.0, b), (inside / (s**2 + b)) @ u.T),
+        (operator.adjoint_solve(v, 1.0, b), (inside * s / (s**2 + b)) @ vt),
+    ):
+        assert found.dtype is torch.float32
+        assert (found - expected).norm() < 2e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("kind", ["matrix", "blur", "eigenvectors"])
+def test_one_rank_for_all_operators(kind):
+    """Singular values 1, 3e-6 and 3e-7 of the largest: the last alone counts as 0."""
+    s = torch.tensor([1.0, 3e-6, 3e-7], dtype=F64)
+    rotation = torch.linalg.qr(_draw((3,), batch=3)).Q
+    if kind == "blur":  # two waves of two points: 1 and their difference
+        for size, rank in ((3e-6, 2), (3e-7, 1)):
+            operator = Blur(torch.tensor([(1 + size) / 2, (1 - size) / 2], dtype=F64), (2,))
+            found = torch.linalg.matrix_rank(_pseudo_inverse(operator), rtol=1e-12)
+            assert int(found) == rank
+        return
+    matrix = rotation * s @ rotation.T
+
+    class Of(LinearOperator):
+        event_shape = measured_shape = (3,)
+
+        def apply(self, x):
+            return x @ matrix.to(x).T
+
+    operator = Matrix(matrix) if kind == "matrix" else Of()
+    kept = s.clone().reciprocal().index_fill(0, torch.tensor([2]), 0.0)
+    expected = rotation * kept @ rotation.T
+    torch.testing.assert_close(_pseudo_inverse(operator), expected, rtol=1e-3, atol=1.0)
+
+
+def _pseudo_inverse(operator):
+    count = math.prod(operator.measured_shape)
+    return operator.pseudo_inverse(torch.eye(count, dtype=F64)).flatten(1).T
+
+
+@every
+def test_operators_and_measurements_are_told_in_a_line(make):
+    operator = make()
+    shapes = f"({operator.event_shape} -> {operator.measured_shape})"
+    assert repr(operator) == f"{type(operator).__name__}{shapes}"
+    y = operator(_draw(operator.event_shape))
+    told = repr(inverse.Measurement(operator, y, 0.25))
+    assert told == f"Measurement({operator!r}, y of 3 samples, noise=0.25)"
+    assert "y of all samples" in repr(inverse.Measurement(operator, y[0], 0.0))
 
 
 def test_systems_of_numbers_that_are_not_finite_are_not_solved():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..normal import Values, real
-from .operator import Constants, Diagonal, inverse, shape_of
+from .operator import RANK, Constants, Diagonal, inverse, of_rank, shape_of
 
 
 class Blur(Diagonal):
@@ -31,7 +31,7 @@ class Blur(Diagonal):
             cutoff is out of range.
     """
 
-    def __init__(self, kernel: Values, event_shape: tuple[int, ...], cutoff: float = 1e-6) -> None:
+    def __init__(self, kernel: Values, event_shape: tuple[int, ...], cutoff: float = RANK) -> None:
         kernel = real("kernel", kernel).cpu()
         self.event_shape = self.measured_shape = shape_of(event_shape, 1)
         if kernel.ndim > len(self.event_shape):
@@ -47,14 +47,14 @@ class Blur(Diagonal):
             )
         if not bool(kernel.any()):
             raise ValueError("the kernel is 0 everywhere, so nothing is measured")
-        if not 0 <= cutoff < 1:
-            raise ValueError(f"cutoff = {cutoff} must be relative, 0 <= cutoff < 1")
+        if not (_is_number(cutoff) and 0 <= cutoff < 1):
+            raise ValueError(f"cutoff = {cutoff!r} must be a number, relative, 0 <= cutoff < 1")
         self._dimensions = tuple(range(-kernel.ndim, 0))
         whole = torch.zeros(self._sizes, dtype=torch.float64)
         whole[tuple(slice(size) for size in kernel.shape)] = kernel
         middle = [-(size // 2) for size in kernel.shape]
         h = torch.fft.rfftn(whole.roll(middle, self._dimensions))
-        h = torch.where(h.abs() > cutoff * h.abs().max(), h, 0.0)
+        h = of_rank(h, cutoff)
         self._constants = Constants(h, h.abs().square())
 
     def apply(self, x: Tensor) -> Tensor:
@@ -82,6 +82,10 @@ class Blur(Diagonal):
         return torch.fft.irfftn(waves * response, s=self._sizes, dim=self._dimensions)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def gaussian_kernel(std: float, size: int | None = None) -> Tensor:
     """exp(-(i^2 + j^2) / 2 std^2), (size, size), of sum 1: a lens out of focus, roughly.
 
@@ -89,9 +93,11 @@ def gaussian_kernel(std: float, size: int | None = None) -> Tensor:
         std: in pixels, positive.
         size: odd; default: 3 std to either side.
     """
-    size = 2 * math.ceil(3 * std) + 1 if size is None and 0 < std < math.inf else size
-    if not 0 < std < math.inf or size is None or size < 1 or size % 2 == 0:
-        raise ValueError(f"std = {std}, size = {size}: must be positive, and odd")
+    if not (_is_number(std) and 0 < std < math.inf):
+        raise ValueError(f"std = {std!r} must be a positive number of pixels")
+    size = 2 * math.ceil(3 * std) + 1 if size is None else size
+    if type(size) is not int or size < 1 or size % 2 == 0:
+        raise ValueError(f"size = {size!r} must be an odd whole number")
     i = torch.arange(size, dtype=torch.float64) - size // 2
     line = torch.exp(-(i**2) / (2 * std**2))
     return torch.outer(line, line) / line.sum() ** 2
@@ -104,8 +110,10 @@ def motion_kernel(length: float, angle: float = 0.0) -> Tensor:
         length: in pixels, positive.
         angle: in degrees, 0 along the rows, anticlockwise.
     """
-    if not (0 < length < math.inf and math.isfinite(angle)):
-        raise ValueError(f"length = {length}, angle = {angle}: must be positive, and finite")
+    if not (_is_number(length) and 0 < length < math.inf):
+        raise ValueError(f"length = {length!r} must be a positive number of pixels")
+    if not (_is_number(angle) and math.isfinite(angle)):
+        raise ValueError(f"angle = {angle!r} must be a finite number of degrees")
     middle = math.ceil(length / 2)
     kernel = torch.zeros(2 * middle + 1, 2 * middle + 1, dtype=torch.float64)
     steps = torch.linspace(-0.5, 0.5, 64 * middle + 1, dtype=torch.float64) * length

@@ -6,6 +6,9 @@ r"""Conjugate gradients, many systems of one operator at once, each stopped by i
                                             least squares problems", 1996, section 7.4)
 
 A sample that has converged stands still while the others go on, so no answer depends on the batch.
+Directions lose their conjugacy to rounding, the sooner the worse M is conditioned: in float32 the
+residual may then stay far above float32's own rounding. Iterations therefore are in float64 where
+the device has it, and what was given in float32 is only taken to its tolerance.
 """
 
 from __future__ import annotations
@@ -15,24 +18,30 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}  # of residuals, relative
+TOLERANCE = {torch.float32: 1e-8, torch.float64: 1e-12}  # of residuals, relative, by what is asked
 Function = Callable[[Tensor], Tensor]
 
 
-def conjugate_gradients(function: Function, v: Tensor, most: int) -> Tensor:
+def widened(v: Tensor) -> Tensor:
+    """v in the dtype of the iterations."""
+    return v if v.device.type == "mps" else v.double()
+
+
+def conjugate_gradients(function: Function, v: Tensor, most: int, tolerance: float) -> Tensor:
     """u with function(u) = v, one system a sample.
 
     Args:
         function: u -> M u, of v's shape, M symmetric and positive definite.
         v: (batch, *shape).
         most: iterations before it gives up.
+        tolerance: of the residual, relative.
 
     Raises:
-        RuntimeError: if a residual |M u - v| is still above 1e-6 |v| (1e-12 in float64).
+        RuntimeError: if a residual |M u - v| is still above tolerance |v|.
     """
     u, r = torch.zeros_like(v), v
     p, gamma = r, _dot(r, r)
-    enough = TOLERANCE[v.dtype] ** 2 * gamma
+    enough = tolerance**2 * gamma
     for count in range(most):
         if _all(gamma <= enough, count):
             break
@@ -41,25 +50,28 @@ def conjugate_gradients(function: Function, v: Tensor, most: int) -> Tensor:
         u, r = u + step * p, r - step * q
         gamma, before = torch.where(gamma > enough, _dot(r, r), gamma), gamma
         p = r + gamma / before.clamp_min(torch.finfo(v.dtype).tiny) * p
-    _check(gamma, enough, most, v.dtype)
+    _check(gamma, enough, most, tolerance)
     return u
 
 
-def least_squares(forward: Function, backward: Function, v: Tensor, most: int) -> Tensor:
+def least_squares(
+    forward: Function, backward: Function, v: Tensor, most: int, tolerance: float
+) -> Tensor:
     """A^+ v, the x of least norm among those with the least |A x - v|, one system a sample.
 
     Args:
         forward, backward: x -> A x and y -> A^T y.
         v: (batch, *measured_shape).
         most: iterations before it gives up.
+        tolerance: of the gradient, relative.
 
     Raises:
-        RuntimeError: if a gradient |A^T (v - A x)| is still above 1e-6 |A^T v| (1e-12 in float64).
+        RuntimeError: if a gradient |A^T (v - A x)| is still above tolerance |A^T v|.
     """
     r = v
     p = s = backward(r)
     x, gamma = torch.zeros_like(s), _dot(s, s)
-    enough = TOLERANCE[v.dtype] ** 2 * gamma
+    enough = tolerance**2 * gamma
     for count in range(most):
         if _all(gamma <= enough, count):
             break
@@ -69,7 +81,7 @@ def least_squares(forward: Function, backward: Function, v: Tensor, most: int) -
         s = backward(r)
         gamma, before = torch.where(gamma > enough, _dot(s, s), gamma), gamma
         p = s + gamma / before.clamp_min(torch.finfo(v.dtype).tiny) * p
-    _check(gamma, enough, most, v.dtype)
+    _check(gamma, enough, most, tolerance)
     return x
 
 
@@ -112,14 +124,14 @@ def _all(done: Tensor, count: int) -> bool:
     return (done.device.type == "cpu" or count % 16 == 0) and bool(done.all())
 
 
-def _check(gamma: Tensor, enough: Tensor, most: int, dtype: torch.dtype) -> None:
+def _check(gamma: Tensor, enough: Tensor, most: int, tolerance: float) -> None:
     late = ~(gamma <= enough)  # so that NaN is late too
     if bool(late.any()):
-        worst = float((gamma / enough).max().sqrt()) * TOLERANCE[dtype]
+        worst = float((gamma / enough).max().sqrt()) * tolerance
         raise RuntimeError(
-            f"conjugate gradients left a relative residual of {worst:.2g} after {most} iterations "
-            f"in {dtype}, for {int(late.sum())} of {len(gamma)} samples: the operator is badly "
-            "conditioned for so little noise in the measurement (b of a A A^T + b I), or not "
-            "linear. Take float64 states; or have its singular vectors found, once: "
+            f"conjugate gradients left a relative residual of {worst:.2g} after {most} iterations, "
+            f"and {tolerance:.0e} is asked for, for {int(late.sum())} of {len(gamma)} samples: the "
+            "operator is badly conditioned for so little noise in the measurement (b of "
+            "a A A^T + b I), or not linear. Have its singular vectors found, once: "
             "operator.decomposed = the count of its measured numbers; or give more noise"
         )

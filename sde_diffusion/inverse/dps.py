@@ -55,8 +55,8 @@ def dps(
         measurement: y, A and sigma_y; sigma_y > 0 where variance = 0.
         variance: v >= 0, of the data in one coordinate, around one of its modes, or less.
         zeta: the paper's step size, at least 0, in place of the likelihood.
-        times: the grid of the run, noisy to clean. A time between two of its points belongs to the
-            step in which it lies.
+        times: the grid of the run, noisy to clean; what is asked at any other time belongs to
+            another run and is an error.
 
     Raises:
         ValueError: a negative setting; variance = 0 without noise; zeta without times, or times
@@ -106,15 +106,18 @@ def _by_step(here: Here, push: Callable[[float], float]) -> Tensor:
 def _push_of_step(
     schedule: Schedule, times: Sequence[float] | Tensor, zeta: float
 ) -> Callable[[float], float]:
-    """t -> zeta/b of the step of the grid in which t lies, t > the step's end."""
+    """t -> zeta/b of the step of the grid that begins at t."""
     grid = [float(t) for t in check_grid(schedule, times)][::-1]
+    rounding = 1e-6 * (grid[-1] - grid[0])  # of times in float32
 
     def push(t: float) -> float:
-        i = bisect_left(grid, t)
-        if not 0 < i < len(grid):
+        i = bisect_left(grid, t - rounding)
+        if not 0 < i < len(grid) or grid[i] > t + rounding:
             raise ValueError(
-                f"t = {t:g} lies in no step of the times that were given with zeta, from "
-                f"{grid[-1]:g} to {grid[0]:g}: give the grid of this run"
+                f"t = {t:g} begins no step of the {len(grid) - 1} steps that were given with zeta, "
+                f"from {grid[-1]:g} to {grid[0]:g}: zeta is a push for each step of one grid. Give "
+                "the times of this run, dps(denoiser, measurement, zeta=zeta, times=plan.times), "
+                "and a solver that asks nowhere else, such as ddim"
             )
         alpha_ts, _ = schedule.transition(grid[i - 1], grid[i])
         alpha_s, sigma_s = schedule(grid[i - 1])

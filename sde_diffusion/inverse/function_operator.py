@@ -13,7 +13,27 @@ Function = Callable[[Tensor], Tensor]
 SLACK = 1e-3  # relative: products of matrices may be rounded to 10 bits, and by batches otherwise
 
 
-class FunctionOperator(Operator):
+class _OfFunction(Operator):
+    """y = f(x)."""
+
+    def __init__(
+        self,
+        function: Function,
+        event_shape: tuple[int, ...],
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.event_shape = shape_of(event_shape)
+        self.function, self.measured_shape = _tried(function, self.event_shape, device)
+        self._check(_draw(self.event_shape, torch.float64, device))
+
+    def _check(self, x: Tensor) -> None:
+        """What else must hold on random data."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        return _watched(self.function, x, self.measured_shape)
+
+
+class FunctionOperator(_OfFunction):
     """y = f(x), differentiable, sample by sample.
 
     It is tried on a few random batches, in float32 and in float64. One that can compute in one of
@@ -32,42 +52,19 @@ class FunctionOperator(Operator):
             changes x in place, or is a module that would learn from being tried.
     """
 
-    def __init__(
-        self,
-        function: Function,
-        event_shape: tuple[int, ...],
-        device: torch.device | str | None = None,
-    ) -> None:
-        self.event_shape = shape_of(event_shape)
-        self.function, self.measured_shape = _tried(function, self.event_shape, device)
 
-    def apply(self, x: Tensor) -> Tensor:
-        return _watched(self.function, x, self.measured_shape)
-
-
-class LinearFunctionOperator(LinearOperator):
+class LinearFunctionOperator(_OfFunction, LinearOperator):
     """y = f(x), f linear: adjoint by automatic differentiation, systems by conjugate gradients.
 
     Args, Raises: as for `FunctionOperator`; also ValueError if it is not linear on random data,
     f(a x + b z) = a f(x) + b f(z), or autograd does not follow it, <f(x), y> = <x, f^T y>.
     """
 
-    def __init__(
-        self,
-        function: Function,
-        event_shape: tuple[int, ...],
-        device: torch.device | str | None = None,
-    ) -> None:
-        self.event_shape = shape_of(event_shape)
-        self.function, self.measured_shape = _tried(function, self.event_shape, device)
-        x = _draw(self.event_shape, torch.float64, device)
+    def _check(self, x: Tensor) -> None:
         # Rounding is the same part of small and of large answers; what is not linear is not.
         for size in (1.0, 1e-3, 1e3):
             _check_linear(self.function, size * x)
         _check_adjoint(self.function, x)
-
-    def apply(self, x: Tensor) -> Tensor:
-        return _watched(self.function, x, self.measured_shape)
 
 
 def _tried(

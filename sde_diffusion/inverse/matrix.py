@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from ..normal import Values, real
-from .operator import Constants, LinearOperator, inverse, shape_of
+from .operator import Constants, LinearOperator, inverse, of_rank, shape_of
 
 
 class Matrix(LinearOperator):
     """y = A x of flattened data, solved in closed form for every a and b.
 
-    The decomposition is made once, in float64. Singular values below 2e-16 max(M, D) of the
-    largest count as 0.
+    The decomposition is made once, in float64.
 
     Args:
         matrix: A, (M, D).
@@ -44,8 +43,7 @@ class Matrix(LinearOperator):
             )
         self.measured_shape = (measured,)
         u, s, vt = torch.linalg.svd(a, full_matrices=False)
-        s = torch.where(s > 2e-16 * max(a.shape) * s[0], s, 0.0)
-        self._constants = Constants(a, u, s, vt)
+        self._constants = Constants(a, u, of_rank(s), vt)
 
     def apply(self, x: Tensor) -> Tensor:
         a, *_ = self._constants.like(x)

@@ -71,6 +71,10 @@ class Measurement:
         y = y + noise * n.to(y)
         return cls(operator, y[0] if one else y, noise)
 
+    def __repr__(self) -> str:
+        count = f"{len(self.y)} samples" if self.per_sample else "all samples"
+        return f"Measurement({self.operator}, y of {count}, noise={self.noise:g})"
+
     def residual(self, x_0: Tensor) -> Tensor:
         """y - A(x_0), of shape (batch, *measured_shape), differentiable in x_0."""
         measured = self.operator(x_0)

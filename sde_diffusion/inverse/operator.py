@@ -20,7 +20,11 @@ import torch
 from torch import Tensor
 
 from ..scalar import Scalar
-from .conjugate_gradients import conjugate_gradients, least_squares
+from .conjugate_gradients import TOLERANCE, conjugate_gradients, least_squares, widened
+
+RANK = 1e-6
+"""Singular values below so much of the largest count as 0: what was measured by them is rounding
+of float32, and dividing by them would bring nothing else to light."""
 
 
 class Operator(ABC):
@@ -54,13 +58,18 @@ class Operator(ABC):
     def apply(self, x: Tensor) -> Tensor:
         """A(x), differentiable in x, unchecked."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.event_shape} -> {self.measured_shape})"
+
 
 class LinearOperator(Operator):
     """A linear operator; its adjoint comes from automatic differentiation unless given.
 
     Systems of few measured numbers are solved by the eigenvectors of A A^T, found in float64 when
-    they are first needed (of 4096, in a minute); singular values below 1e-6 of the largest count
-    as 0. More are solved by conjugate gradients.
+    they are first needed (of 4096, in a minute). More are solved by conjugate gradients, in
+    float64 whatever the states are, to a residual of 1e-8 for float32 and of 1e-12 for float64.
+    Singular values below 1e-6 of the largest count as 0, in this and in every linear operator;
+    conjugate gradients, which do not know them, leave out those that the residual does not need.
 
     Where a better way is known, a new one also says its `_adjoint` and `_solve`, unchecked.
 
@@ -143,7 +152,7 @@ class LinearOperator(Operator):
     def _solve(self, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """As `solve`, with a and b as columns, (batch or 1, 1, .., 1)."""
         if not self._small:
-            return self._iterate(v, a, b)
+            return self._iterate(widened(v), a, b, TOLERANCE[v.dtype]).to(v.dtype)
         basis, squares = self._eigenvectors.like(v)
         weights = inverse(a.reshape(-1, 1) * squares + b.reshape(-1, 1))
         return ((v.flatten(1) @ basis * weights) @ basis.T).reshape(v.shape)
@@ -153,10 +162,10 @@ class LinearOperator(Operator):
             basis, squares = self._eigenvectors.like(v)
             weights = inverse(a.reshape(-1, 1) * squares + b.reshape(-1, 1)) * (squares > 0)
             return self._adjoint(((v.flatten(1) @ basis * weights) @ basis.T).reshape(v.shape))
-        right = self._adjoint(v)
+        right = self._adjoint(widened(v))
         a, b = (c.reshape(-1, *[1] * (right.ndim - 1)) for c in (a, b))
         system = lambda x: a * self._adjoint(self.apply(x)) + b * x
-        return conjugate_gradients(system, right, self._most)
+        return conjugate_gradients(system, right, self._most, TOLERANCE[v.dtype]).to(v.dtype)
 
     def _spectral(self, v: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """As `spectral`, unchecked."""
@@ -165,7 +174,8 @@ class LinearOperator(Operator):
 
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
         if not self._small:
-            return least_squares(self.apply, self._adjoint, y, self._most)
+            way = (self.apply, self._adjoint, widened(y), self._most, TOLERANCE[y.dtype])
+            return least_squares(*way).to(y.dtype)
         one = y.new_ones([1] * y.ndim)
         return self._adjoint(self._solve(y, one, torch.zeros_like(one)))
 
@@ -184,23 +194,23 @@ class LinearOperator(Operator):
             shaped = (part.reshape(-1, *self.measured_shape) for part in parts)
             product = torch.cat([self.apply(self._adjoint(e)).flatten(1) for e in shaped])
         squares, basis = torch.linalg.eigh((product + product.T) / 2)
-        return Constants(basis, squares.where(squares > 1e-12 * squares[-1], 0.0))
+        return Constants(basis, of_rank(squares.clamp_min(0).sqrt()) ** 2)
 
-    def _iterate(self, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def _iterate(self, v: Tensor, a: Tensor, b: Tensor, tolerance: float) -> Tensor:
         """As `_solve`, by conjugate gradients."""
         a, b = (c.expand(len(v), *c.shape[1:]) for c in (a, b))
         least_norm = (b == 0).flatten()
         if not bool(least_norm.any()):
             system = lambda u: a * self.apply(self._adjoint(u)) + b * u
-            return conjugate_gradients(system, v, self._most)
+            return conjugate_gradients(system, v, self._most, tolerance)
         if not bool(least_norm.all()):
             parts = torch.zeros_like(v)
             for who in (least_norm, ~least_norm):
-                parts[who] = self._iterate(v[who], a[who], b[who])
+                parts[who] = self._iterate(v[who], a[who], b[who], tolerance)
             return parts
         # (A A^T)^+ = (A^T)^+ A^+.
-        x = self._pseudo_inverse(v)
-        return least_squares(self._adjoint, self.apply, x, self._most) / a
+        x = least_squares(self.apply, self._adjoint, v, self._most, tolerance)
+        return least_squares(self._adjoint, self.apply, x, self._most, tolerance) / a
 
     @property
     def _most(self) -> int:
@@ -254,6 +264,11 @@ class Constants:
                     v.to(x.device, kinds.get(v.dtype, v.dtype)) for v in self._values
                 )
         return self._made[key]
+
+
+def of_rank(s: Tensor, cutoff: float = RANK) -> Tensor:
+    """Singular values, or complex numbers of which they are the sizes; 0 for what counts as 0."""
+    return torch.where(s.abs() > cutoff * s.abs().max(), s, 0.0)
 
 
 def inverse(spectrum: Tensor) -> Tensor:
