@@ -151,7 +151,7 @@ def test_the_verdict_says_where_ours_is_farther() -> None:
     ]
     floor = {"sliced": [0.05, 0.001], "kl": [0.01, 0.0], "inside": [0.9, 0.0]}
     task = {"count": 1, "samples": 8, "dimension": 2, "floor": floor, "cells": cells}
-    content = {"about": {}, "tasks": {"t": task}}
+    content = {"about": {"choice": "as said"}, "tasks": {"t": task}}
     assert [(r["nearer"], r["farther"]) for r in pairs(content)] == [
         (True, False),
         (False, True),

@@ -30,7 +30,7 @@ from sde_diffusion.names import unknown
 
 from ..about import version, where_and_when
 from . import azula, ours
-from .measure import SWEPT
+from .measure import RULE, SWEPT
 from .parts import PARTICLES, each, part
 from .problems import tasks
 from .tables import report, summary, verdict
@@ -104,6 +104,7 @@ def _asked(name: str, words: list[str]) -> bool:
 
 def _measure(asked: argparse.Namespace) -> None:
     about = where_and_when("benchmarks.posterior")
+    about["choice"] = "--quick: defaults alone" if asked.quick else RULE
     if azula.settings():
         about["versions"] += f", azula {version('azula')}"
     else:

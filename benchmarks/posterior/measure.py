@@ -33,6 +33,12 @@ SWEPT, OTHERS, FEW = 20, (10, 50, 100), 2
 """NFE at which every setting is run, those at which the nearest ones are, and how many of these."""
 CHOICE, SEEDS, AGAIN = 0, range(1, 5), range(5, 17)
 """Seeds of the choice, of what is told of the chosen, and of what is measured again."""
+RULE = (
+    f"Every setting is run at {SWEPT} calls, the {FEW} nearest of each method at "
+    f"{', '.join(map(str, OTHERS))}; the nearest there is chosen, all under one seed. What is told "
+    f"is measured under {len(SEEDS)} others, the same for both libraries; where ours then is "
+    f"farther, both are run again under {len(AGAIN)} more, and those alone are told."
+)
 Job = tuple[Setting, int, int]
 """Setting, NFE, seed."""
 

@@ -68,7 +68,7 @@ def verdict(content: Content) -> list[str]:
             f"- farther: {row['method']}, {row['task']}, NFE {row['nfe']}: "
             f"{_figure(row['ours'], 'sliced')} against {_figure(row['azula'], 'sliced')}"
         )
-    return lines
+    return [*lines, *([""] if lines[1:] else []), content["about"]["choice"]]
 
 
 def report(content: Content) -> str:

@@ -28,7 +28,8 @@ def diffpir(
     rho_t^2 = (sigma/alpha)^2: `variance=math.inf`. That one leaves out what is known of data before
     x_t is seen; at high noise the step is then all but the pseudo-inverse of A, and y's own noise
     is divided by its small singular values. With v = 1, the variance of all the data, samples are
-    closer to the posterior where A is a blur, and where A A^T = I the two are about equal. Without
+    closer to the posterior where A is a blur of smooth fields, and with v = 0.3 closer still; of
+    digits v = inf is as close or a little closer, and where A A^T = I all are about equal. Without
     noise it is `ddnm`: d is projected onto A z = y. Large strength is the prior. Its ancestral
     noise is the plan's ("ddim" with eta, "ddpm").
 
