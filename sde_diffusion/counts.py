@@ -1,6 +1,8 @@
-"""Numbers of things given by a user: steps, samples, rounds."""
+"""Numbers given by a user: of things (steps, samples, rounds), and one for all samples."""
 
 from __future__ import annotations
+
+from numbers import Real
 
 import numpy as np
 
@@ -15,3 +17,11 @@ def check_count(name: str, value: object, least: int = 1, or_none: bool = False)
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         end = ", or None" if or_none else ""
         raise ValueError(f"{name} = {value!r} must be an integer of at least {least}{end}")
+
+
+def check_one(name: str, value: object, example: str) -> None:
+    """Raise TypeError unless a number that holds for all samples is one."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        shape = getattr(value, "shape", None)
+        what = repr(value) if shape is None else f"a {type(value).__name__} of {tuple(shape)}"
+        raise TypeError(f"{name} = {what}: give one number for all samples, as {name}={example}")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .adaptive.solution import Solution
-from .counts import check_count
+from .counts import check_count, check_one
 from .denoise import Denoiser, along
 from .names import look_up
 from .noise import Noise, noise_from, plain_draws
@@ -240,6 +240,7 @@ def _enter(
 
 
 def _check_positive(name: str, value: float, most: float) -> None:
+    check_one(name, value, "0.1")
     if not 0 < value < most:
         raise ValueError(f"{name} = {value} must be above 0 and below {most:g}")
 

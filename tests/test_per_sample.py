@@ -261,6 +261,12 @@ NAN = sd.FunctionDenoiser(lambda x, t: x * torch.where(t[:, None] < 0.5, math.na
     ("solve", "options", "error", "words"),
     [
         (per_sample_ode, {"rtol": 0.0}, ValueError, "rtol = 0.0"),
+        (
+            per_sample_ode,
+            {"rtol": torch.ones(3)},
+            TypeError,
+            r"a Tensor of \(3,\): give one number",
+        ),
         (per_sample_ode, {"atol": math.inf}, ValueError, "positive and finite"),
         (per_sample_ode, {"method": "dopri4"}, ValueError, "did you mean 'dopri5'"),
         (per_sample_ode, {"first_step": 2.0}, ValueError, "range of phi"),

@@ -11,7 +11,7 @@ from enumeration import SCHEDULES, every_solver, smooth_grid
 import sde_diffusion as sd
 from sde_diffusion.brownian import BrownianPath
 from sde_diffusion.problems import Gaussian
-from sde_diffusion.solvers import ddim, heun, restart, richardson
+from sde_diffusion.solvers import SOLVERS, ddim, heun, restart, richardson
 from sde_diffusion.transform import analytic_first_step, denoise_at_end, on_schedule, replay
 
 VP = sd.VPLinear()
@@ -169,6 +169,27 @@ def test_richardson_ends_at_zero_noise_and_leaves_an_odd_step_alone():
 
 
 @pytest.mark.parametrize(
+    ("base", "order"),
+    [
+        *(("dpm_solver_pp_2m", 2), ("deis", 3), ("adams", 3)),
+        (partial(SOLVERS["adams"], order=2, prediction="velocity", variable="phi"), 2),
+    ],
+)
+def test_richardson_raises_the_order_of_a_multistep_base_at_no_call(base, order):
+    """On a smooth grid, from its own first steps: errors fall as h^(p + 1) at least."""
+    problem = sd.problems.GaussianMixture([0.4, 0.6], [[-1.0, 0.3], [1.2, -0.5]], [0.3, 0.2])
+    x = problem.sample_marginal(16, *VP(1.0), torch.Generator().manual_seed(0))
+    end = problem.endpoint(x, VP, 1.0, 0.05)
+    errors = []
+    for steps in (80, 160):
+        grid = sd.times.quadratic(VP, steps, t_end=0.05)
+        plan = richardson(VP, grid, base=base, variable="lambda", order=order)
+        assert plan.nfe == steps
+        errors.append(float((sd.run(plan, problem.denoiser(VP), x) - end).norm()))
+    assert math.log2(errors[0] / errors[1]) > order + 0.65
+
+
+@pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda g: restart(VP, g, intervals=((1.0, 0.3, 2, 3),)), "low < high"),
@@ -177,7 +198,9 @@ def test_richardson_ends_at_zero_noise_and_leaves_an_odd_step_alone():
         (lambda g: restart(VP, g, base="ddpm"), "draws noise"),
         (lambda g: restart(VP, g, base=partial(ddim, eta=1.0)), "draws noise"),
         (lambda g: restart(VP, g, base="huen"), "did you mean 'heun'"),
-        (lambda g: richardson(VP, g, base="dpm_solver_pp_2m"), "remembers its last step"),
+        (lambda g: richardson(VP, g, base="adams"), "on every second time, adams: order = 3 needs"),
+        (lambda g: richardson(VP, g, base="unipc"), "has a corrector or more than one call"),
+        (lambda g: richardson(VP, g, base=SOLVERS["heun"]), "order .of the base. = 0 must be"),
         (lambda g: richardson(VP, g, base="ddpm"), "draws noise"),
         (lambda g: analytic_first_step(heun(VP, g), VP, -1.0), "variance"),
         (lambda g: analytic_first_step(ddim(VP, g[:2]), VP), "leaves at least one"),

@@ -130,8 +130,8 @@ def methods() -> list[tuple[str, dict[str, Any], Schedule]]:
 
 
 def settings() -> list[Any]:
-    """All of ours, the default among them."""
-    return [DEFAULT] + [
+    """All of ours but the default."""
+    return [
         Setting(solver, tuple(options.items()), grid, rhos, analytic, carrier)
         for solver, options, carrier in methods()
         for grid, rhos in grids()

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..counts import check_one
 from ..denoise import Denoiser, wrong_output
 from ..extras import optional
 from ..run import check_conditions, check_device, check_finite, check_state
@@ -147,6 +148,7 @@ def enter(
     check_device(denoiser, x)
     check_conditions(denoiser, x)
     for name, value in (("rtol", rtol), ("atol", atol)):
+        check_one(name, value, "1e-3")
         if not 0 < value < math.inf:
             raise ValueError(f"{name} = {value}: a tolerance must be positive and finite")
     check_steps(max_steps)
