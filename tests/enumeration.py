@@ -50,3 +50,22 @@ def smooth_grid(schedule, steps, lambda_start=-2.0, lambda_end=2.0):
     """Even steps in lambda between two noise levels at which every method is regular."""
     t_start, t_end = (schedule.time_of(v) for v in (lambda_start, lambda_end))
     return sd.times.uniform_lambda(schedule, steps, t_start, t_end)
+
+
+REPRESENTATIVES = (
+    ("ddim", {}),  # one step
+    ("dpm_solver_pp_3m", {}),  # history
+    ("dpm_solver_pp_2s", {}),  # a trial point inside the step
+    ("unipc", {}),  # a corrector, which asks nothing
+    ("ddim", {"eta": 1.0}),  # noise
+    ("sa_solver", {}),  # noise, history, a corrector
+    ("stochastic_heun", {}),  # noise and a trial point
+)
+
+
+def representatives():
+    """(name, options) of a solver of each kind of table, for what no solver's numbers decide."""
+    return [
+        pytest.param(name, options, id="-".join([name, *map(str, options.values())]))
+        for name, options in REPRESENTATIVES
+    ]

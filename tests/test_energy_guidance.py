@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from enumeration import SCHEDULES, every_solver, smooth_grid
+from enumeration import SCHEDULES, representatives, smooth_grid
 from guided_problem import BOTH, WANTED, evidence, noised, states
 from models import DOUBLE, VP, Net
 
@@ -32,8 +32,8 @@ def test_with_the_exact_classifier_the_score_is_the_conditional_one(schedule, la
         torch.testing.assert_close(guided.score(x, t), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
-def test_every_solver_takes_it_for_the_conditional_denoiser(name, options):
+@pytest.mark.parametrize(("name", "options"), representatives())
+def test_solvers_take_it_for_the_conditional_denoiser(name, options):
     plan = sd.SOLVERS[name](VP, smooth_grid(VP, 6), **options)
     guided = classifier(BOTH.denoiser(VP), evidence(VP))
     x = states(5)
