@@ -48,5 +48,6 @@ def select_conditions(condition: Sequence[Any], who: Tensor) -> tuple[Any, ...]:
 _CURE = (
     "every tensor of a condition has one entry a sample, e.g. denoiser.given(labels) with labels "
     "of shape (batch,); what all samples share is repeated, c.expand(batch, ...), or bound in a "
-    "function, NetworkDenoiser(lambda x, t: network(x, t, c), schedule)"
+    "function, NetworkDenoiser(lambda x, t: network(x, t, c), schedule); one measurement for all "
+    "is given without the batch, y[0]"
 )

@@ -28,7 +28,14 @@ def real(name: str, value: Values) -> Tensor:
     """The value as a float64 tensor, finite."""
     if isinstance(value, Tensor) and not value.is_floating_point():
         raise TypeError(f"{name} has dtype {value.dtype}; give real numbers: {name}.double()")
-    tensor = torch.as_tensor(value, dtype=torch.float64).detach()
+    try:
+        if np.iscomplexobj(value):
+            raise TypeError("complex")
+        tensor = torch.as_tensor(value, dtype=torch.float64).detach()
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} = {value!r} is no tensor, array or list of real numbers ({error})"
+        ) from None
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{name} has entries that are not finite; remove or replace them")
     return tensor

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from operators_listed import NONLINEAR
@@ -205,11 +206,38 @@ def test_inference_mode_is_not_blamed_on_the_operator():
     torch.testing.assert_close(method(made_inside, 0.5), method(x, 0.5))
 
 
-def test_an_operator_without_gradient_says_so():
-    operator = FunctionOperator(lambda x: x[:, :2].detach().round(decimals=3) ** 2, (3,))
-    problem = Measurement(operator, normal(2), 0.2)
-    with pytest.raises(ValueError, match="has no gradient for autograd"):
-        inverse.dps(prior(), problem)(normal(4, 3), 0.5)
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda x: x.detach() ** 2, "has no gradient for autograd"),
+        (lambda x: (4 * x).round(), "has no gradient for autograd"),  # one of 0, unlike any u
+        (lambda x: torch.from_numpy(x.numpy() ** 2), "works in numpy"),
+    ],
+)
+def test_an_operator_without_gradient_says_so(function, says):
+    problem = Measurement(FunctionOperator(function, (3,)), normal(3), 0.2)
+    for method in (inverse.dps, inverse.mpgd, inverse.tmpd, inverse.mmps):
+        with pytest.raises(ValueError, match=says):
+            method(prior(), problem)(normal(4, 3), 0.5)
+
+
+def test_settings_may_be_numbers_of_numpy():
+    x = normal(4, 3)
+    given, plain = (inverse.dps(prior(), measurement(), v) for v in (np.float32(0.25), 0.25))
+    torch.testing.assert_close(given(x, 0.5), plain(x, 0.5))
+    with pytest.raises(ValueError, match=r"variance = '0\.1' must be a number"):
+        inverse.dps(prior(), measurement(), "0.1")
+
+
+@pytest.mark.parametrize("values", ["a", [1.0, "a"], [1j], None])
+def test_values_that_are_no_numbers_are_told_by_name(values):
+    with pytest.raises(TypeError, match=r"angles = .* is no tensor, array or list of real numbers"):
+        inverse.Projection(values, (4, 4))
+
+
+def test_a_posterior_is_told_in_a_line():
+    assert repr(inverse.dps(prior(), measurement())).startswith("Posterior(")
+    assert repr(measurement()) in repr(inverse.dps(prior(), measurement()))
 
 
 @METHODS

@@ -164,7 +164,7 @@ def _check_adjoint(function: Function, x: Tensor) -> None:
     """<f(x), y> = <x, f^T y> for y = f(x), where both are |y|^2."""
     with torch.inference_mode(False), torch.enable_grad():
         x = x.clone().requires_grad_()
-        y = function(x)
+        y = _answer(function, x)
         if not y.requires_grad:
             raise ValueError(
                 "the function's answer has no gradient in x: it computes under no_grad, "
@@ -192,7 +192,15 @@ def _watched(function: Function, x: Tensor, measured: tuple[int, ...]) -> Tensor
 
 
 def _answer(function: Function, x: Tensor) -> Tensor:
-    y = function(x)
+    try:
+        y = function(x)
+    except RuntimeError as error:
+        if not (x.requires_grad and "numpy()" in str(error)):
+            raise
+        raise ValueError(
+            "the function has no gradient in x: it works in numpy; write it in torch, or, if it is "
+            "linear, subclass LinearOperator, with its `_adjoint`"
+        ) from error
     if not isinstance(y, Tensor):
         raise TypeError(f"the function returned {type(y).__name__}, not a tensor")
     if y.dtype is not x.dtype:

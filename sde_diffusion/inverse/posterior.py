@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import cast
 
 import torch
@@ -63,6 +64,9 @@ class Posterior(Denoiser):
         if not isinstance(sigma, Tensor) and sigma == 0:
             return self.denoiser(x, t)
         return self.rule(Here(self.denoiser, self.measurement, x, t, alpha, sigma))
+
+    def __repr__(self) -> str:
+        return f"Posterior({type(self.denoiser).__name__}, {self.measurement!r})"
 
     @property
     def device(self) -> torch.device | None:
@@ -156,12 +160,15 @@ class Linearised:
         leaf = self.d if self.keep else leaf_of(self.d, name)
         with tracked(name):
             measured = self.operator.apply(leaf)
-        if not measured.requires_grad:
-            raise ValueError(
-                f"{name} has no gradient for autograd (it detaches, rounds "
-                "or works in numpy); this method needs one"
-            )
+        self._check_seen(measured)
         return leaf, measured
+
+    def _check_seen(self, found: Tensor) -> None:
+        if not found.requires_grad:
+            raise ValueError(
+                f"{type(self.operator).__name__} has no gradient for autograd (it detaches, rounds "
+                "or works in numpy); this method needs one, particles.steer does not"
+            )
 
     def pull(self, u: Tensor) -> Tensor:
         """A'^T u; u of shape (batch, *measured_shape)."""
@@ -178,6 +185,7 @@ class Linearised:
         with torch.enable_grad():
             u = torch.zeros_like(measured).requires_grad_()
             (pulled,) = torch.autograd.grad(measured, leaf, u, create_graph=True)
+            self._check_seen(pulled)
             return torch.autograd.grad(pulled, u, v, create_graph=self.keep)[0]
 
     def no_farther(self, p: Tensor) -> Tensor:
@@ -243,7 +251,7 @@ def check_setting(
     name: str, value: float, above: bool = False, most: float = math.inf, finite: bool = False
 ) -> None:
     """ValueError unless 0 <= value <= most, or 0 < value if it must be above."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     inside = number and 0 <= value <= most and not (finite and value == math.inf)
     if not inside or (above and value == 0):
         least = "above 0" if above else "at least 0"
