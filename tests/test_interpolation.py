@@ -67,6 +67,22 @@ def test_close_ends_and_equal_ones():
     torch.testing.assert_close(half, 1.5 * a)
 
 
+@pytest.mark.parametrize("theta", [1e-9, 1e-5, 5e-3, 1.0, math.pi - 1e-2, math.pi - 1e-4])
+def test_spheres_at_every_angle(theta):
+    """On the circle the point at u is that at the angle u theta; float32 ends lose no more."""
+    angles = torch.linspace(0, theta, 7, dtype=DOUBLE)
+    circle = torch.stack([angles.cos(), angles.sin()], 1)
+    a, b = circle[:1], circle[-1:]
+    path = interpolate(a, b, 7, "sphere")[:, 0]
+    torch.testing.assert_close(path, circle, rtol=0, atol=1e-7)
+    torch.testing.assert_close(torch.atan2(*path.T.flip(0)), angles, rtol=1e-7, atol=0)
+    tolerance = 1e-7 if theta > 3 else 1e-12  # near pi the way itself turns on the last digits
+    assert (path.norm(dim=1) - 1).abs().max() < tolerance
+    near = interpolate(a.float(), b.float(), 7, "sphere").double()
+    right = interpolate(a.float().double(), b.float().double(), 7, "sphere")
+    torch.testing.assert_close(near, right, rtol=0, atol=1e-6 / min(1.0, math.pi - theta))
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
