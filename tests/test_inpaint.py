@@ -175,7 +175,7 @@ def test_every_solver_runs_or_says_why_not(name, options):
 
 
 @pytest.mark.parametrize("noise", ["fixed", "independent"])
-@pytest.mark.parametrize("solver", ["ddim", "ddpm", "repaint"])
+@pytest.mark.parametrize("solver", ["ddim", "ddpm", "repaint", "heun"])
 def test_at_zero_noise_the_known_part_is_the_picture(solver, noise):
     y = torch.rand(2, 1, 4, 4) * 2 - 1
     y[0, 0, 0, 0] = math.nan

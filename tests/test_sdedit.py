@@ -198,6 +198,9 @@ def test_what_the_picture_says_is_no_option(how, option, value):
             )
 
 
+LABELLED = sd.NetworkDenoiser(lambda x, t, labels: x, VP).given(torch.zeros(2))
+
+
 @pytest.mark.parametrize("how", [{"level": 0.0}, {"t": 0.0}, {"last": 0}], ids=repr)
 @pytest.mark.parametrize(
     ("bad", "words"),
@@ -207,13 +210,14 @@ def test_what_the_picture_says_is_no_option(how, option, value):
         ({"seed": [1, 2]}, "2 seeds for a batch of 4"),
         ({"times": "karas"}, "did you mean 'karras'"),
         ({"steps": 0}, "steps = 0"),
+        ({"denoiser": LABELLED}, "conditions of 2 samples are bound and x has 4"),
         ({"solver": "scipy", "steps": 3}, "leave out steps and last"),
     ],
     ids=repr,
 )
 def test_what_comes_straight_back_is_checked_all_the_same(how, bad, words):
     with pytest.raises((ValueError, TypeError), match=words):
-        sdedit(NONE, X, **how, **bad)
+        sdedit(**{"denoiser": NONE, "picture": X} | how | bad)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from ..form import number_of
 from ..noise import Noise, noise_from
 from ..plan import Plan
 from ..presets import Preset
-from ..run import Callback
+from ..run import Callback, check_conditions
 from ..sample import choose, find_solver, load_plan, sample
 from ..schedule import Schedule
 from .grid import Grid, grid_with
@@ -99,6 +99,7 @@ def sdedit(
     """
     check_denoiser(denoiser)
     x_0 = checked_picture(picture)
+    check_conditions(denoiser, x_0)
     schedule, solver = denoiser.schedule, load_plan(solver)
     method = find_solver(solver)
     _check_sampler(solver, method, steps, last, options)
