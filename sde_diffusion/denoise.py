@@ -381,6 +381,15 @@ def _floats(c: Scalar, n: int) -> list[float]:
     return c.tolist() if isinstance(c, Tensor) else [c] * n
 
 
+def check_denoiser(denoiser: object, who: str = "the denoiser") -> None:
+    """TypeError unless it is a Denoiser."""
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(
+            f"{who} is {type(denoiser).__name__}, which has no schedule; wrap it: "
+            "NetworkDenoiser(network, schedule) or FunctionDenoiser(function, schedule)"
+        )
+
+
 def wrong_output(output: object, x: Tensor, outputs: int = 1) -> str:
     """What to say of an output that is not one number for each of the state's, or not two."""
     if not isinstance(output, Tensor):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .adaptive.solution import Solution
 from .counts import check_count, check_one
-from .denoise import Denoiser, along
+from .denoise import Denoiser, along, check_denoiser
 from .names import look_up
 from .noise import Noise, noise_from, plain_draws
 from .run import check_conditions, check_device, check_finite, check_state
@@ -226,11 +226,7 @@ LANGEVIN: dict[str, Callable[..., Solution]] = {
 def _enter(
     denoiser: Denoiser, x: Tensor, times: Sequence[float] | Tensor
 ) -> tuple[Tensor, list[float]]:
-    if not isinstance(denoiser, Denoiser):
-        raise TypeError(
-            f"the denoiser is {type(denoiser).__name__}, which has no schedule; wrap it: "
-            "FunctionDenoiser(function, schedule) or NetworkDenoiser(network, schedule)"
-        )
+    check_denoiser(denoiser)
     check_state(x)
     check_finite(x)
     check_device(denoiser, x)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .counts import check_count
-from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser, along
+from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser, along, check_denoiser
 from .progress import Progress
 from .run import check_device, check_state
 from .scalar import Scalar
@@ -150,11 +150,7 @@ def checked_data(
             another device than the network; conditions that do not fit or are bound already; a
             count below 1.
     """
-    if not isinstance(denoiser, Denoiser):
-        raise TypeError(
-            f"the denoiser is {type(denoiser).__name__}, which has no schedule; wrap it: "
-            "NetworkDenoiser(network, schedule) or FunctionDenoiser(function, schedule)"
-        )
+    check_denoiser(denoiser)
     check_state(x_0)
     check_device(denoiser, x_0)
     if not bool(torch.isfinite(x_0).all()):

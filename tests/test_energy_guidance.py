@@ -196,7 +196,7 @@ def test_what_cannot_be():
         universal(exact, lambda d: d.sum(1), scale=math.nan)
     with pytest.raises(TypeError, match=r"condition=\(labels,\)"):
         classifier(exact, lambda x, t: x, condition=torch.zeros(3))
-    with pytest.raises(TypeError, match="guidance needs Denoisers"):
+    with pytest.raises(TypeError, match="what is guided is function"):
         classifier(lambda x, t: x, lambda x, t: x)
     plan = sd.solvers.ddim(flow, sd.times.uniform(flow, 4, t_start=1.0))
     for guided in (

@@ -215,7 +215,7 @@ def test_what_is_refused(x):
     one = base.given(conditions()[0])
     with pytest.raises(ValueError, match="at least one"):
         Odd()
-    with pytest.raises(TypeError, match="guidance needs Denoisers, not function"):
+    with pytest.raises(TypeError, match="what is guided is function"):
         Odd(one, lambda y, t: y)
     with pytest.raises(ValueError, match=r"one denoiser is for VPLinear.*another for VPCosine"):
         Odd(one, sd.NetworkDenoiser(Counted(), sd.VPCosine()))

@@ -41,7 +41,7 @@ def measurement(noise=0.2):
 
 @METHODS
 def test_a_prior_is_a_denoiser_and_a_measurement_a_measurement(method):
-    with pytest.raises(TypeError, match="prior is function, not a Denoiser; wrap it"):
+    with pytest.raises(TypeError, match="prior is function, which has no schedule; wrap it"):
         method(lambda x, t: x, measurement())
     with pytest.raises(TypeError, match=r"measurement is Tensor; say how it was made"):
         method(prior(), normal(2))

@@ -55,7 +55,7 @@ class Square(Operator):
         (lambda: find(plan=plan_of("ddim", 4)), ValueError, "draws no noise.*eta=1"),
         (lambda: find(plan="ddpm"), TypeError, "need a Plan, not str"),
         (lambda: find(denoiser=lambda x, t: x), TypeError, "the prior is function.*wrap it"),
-        (lambda: steer(PLAN, "model", len, SHAPE), TypeError, "need a Denoiser"),
+        (lambda: steer(PLAN, "model", len, SHAPE), TypeError, "the denoiser is str"),
         (lambda: find(measurement=Y), TypeError, "measurement is Tensor"),
         (lambda: find(threshold=1.5), ValueError, r"threshold = 1.5 must lie in \[0, 1\]"),
         (lambda: find(resampling="stratifed"), ValueError, "stratified"),

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ..counts import check_one
-from ..denoise import Denoiser, wrong_output
+from ..denoise import Denoiser, check_denoiser, wrong_output
 from ..extras import optional
 from ..run import check_conditions, check_device, check_finite, check_state
 from ..scalar import Scalar
@@ -138,11 +138,7 @@ def enter(
 
     t_stop = t_end, or t_clean if sigma(t_end) = 0 (or t_start, if that is already below).
     """
-    if not isinstance(denoiser, Denoiser):
-        raise TypeError(
-            f"the denoiser is {type(denoiser).__name__}, which has no schedule; wrap it: "
-            "FunctionDenoiser(function, schedule) or NetworkDenoiser(network, schedule)"
-        )
+    check_denoiser(denoiser)
     check_state(x)
     check_finite(x)
     check_device(denoiser, x)

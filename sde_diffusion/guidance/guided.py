@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..conditions import check_samples, one_count
-from ..denoise import Call, Denoiser, wrong_output
+from ..denoise import Call, Denoiser, check_denoiser, wrong_output
 from ..device import same_device
 from ..scalar import Scalar
 from ..schedule import Schedule
@@ -207,11 +207,7 @@ def _told(value: object) -> str:
 def check_denoisers(*branches: Denoiser) -> None:
     """Raise TypeError unless all are Denoisers."""
     for branch in branches:
-        if not isinstance(branch, Denoiser):
-            raise TypeError(
-                f"guidance needs Denoisers, not {type(branch).__name__}; wrap it: "
-                "NetworkDenoiser(network, schedule) or FunctionDenoiser(function, schedule)"
-            )
+        check_denoiser(branch, "what is guided")
 
 
 def check_guided(guided: Guided, purpose: str) -> None:

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from ..conditions import one_count
-from ..denoise import Denoiser, along, double
+from ..denoise import Denoiser, along, check_denoiser, double
 from ..gradient import Pull, denoise_with_pull, leaf_of, score_to_mean, tracked
 from ..scalar import Scalar
 from .measurement import Measurement
@@ -202,11 +202,7 @@ class Linearised:
 
 def check_posed(denoiser: object, measurement: object) -> None:
     """TypeError unless these are a Denoiser and a Measurement."""
-    if not isinstance(denoiser, Denoiser):
-        raise TypeError(
-            f"the prior is {type(denoiser).__name__}, not a Denoiser; wrap it: "
-            "NetworkDenoiser(network, schedule) or FunctionDenoiser(function, schedule)"
-        )
+    check_denoiser(denoiser, "the prior")
     if not isinstance(measurement, Measurement):
         raise TypeError(
             f"the measurement is {type(measurement).__name__}; say how it was made: "

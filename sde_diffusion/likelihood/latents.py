@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..adaptive import ADAPTIVE, FIXED_STEPS, Solution
-from ..denoise import Denoiser
+from ..denoise import Denoiser, check_denoiser
 from ..inversion import invert
 from ..langevin import LANGEVIN
 from ..names import look_up
@@ -137,11 +137,7 @@ def grid_of(
     denoiser: Denoiser, steps: int | None, times: Times, t_end: float | None = None
 ) -> list[float]:
     """The grid, noisy to clean, that ends where sigma > 0."""
-    if not isinstance(denoiser, Denoiser):
-        raise TypeError(
-            f"the denoiser is {type(denoiser).__name__}, which has no schedule; wrap it: "
-            "FunctionDenoiser(function, schedule) or NetworkDenoiser(network, schedule)"
-        )
+    check_denoiser(denoiser)
     schedule = denoiser.schedule
     count = STEPS if steps is None else steps
     check_steps(count)

@@ -33,19 +33,18 @@ import torch
 from torch import Tensor
 
 from ..counts import check_count
-from ..denoise import Denoiser, wrong_output
+from ..denoise import Denoiser, check_denoiser, wrong_output
 from ..form import Symbol
 from ..names import look_up
 from ..noise import Draw, PerSampleNoise, seeds_of
 from ..plan import Plan, Row
 from ..progress import Progress
-from ..run import check_device, check_finite, check_state
+from ..run import check_device, check_finite
+from ..sample import starting_state
 from .guide import Guide, Move, Seen
 from .resampling import SCHEMES
 from .result import Population
 from .weights import Weights
-
-LARGEST_SIGNAL = 0.25  # alpha/sigma above which the prior N(0, sigma^2) is plainly wrong
 
 
 class Options(TypedDict, total=False):
@@ -120,7 +119,12 @@ def run_particles(
     guide.check(populations, tuple(event))
     seeds = seeds_of(seed, populations)
     noise = PerSampleNoise(seeds)
-    x = _start(plan, guide.denoiser, (populations, k, *event), noise, start, dtype, device)
+    whole = (populations, k, *event)
+    x = starting_state(guide.denoiser, whole, plan.times[0], noise, start, dtype, device)
+    if start is not None:
+        check_finite(x)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+    check_device(guide.denoiser, x)
     weights = Weights(guide, scheme, threshold, seeds, x)
     with Progress(plan.nfe, progress) as bar:
         advance = lambda: bar.advance(1, plan.name)
@@ -235,11 +239,7 @@ def _check_plan(plan: Plan, denoiser: Denoiser) -> None:
             f"particles need a Plan, not {type(plan).__name__}: sd.solvers.ddim(schedule, times, "
             "eta=1.0)"
         )
-    if not isinstance(denoiser, Denoiser):
-        raise TypeError(
-            f"particles need a Denoiser, not {type(denoiser).__name__}; wrap it: "
-            "NetworkDenoiser(network, schedule) or FunctionDenoiser(function, schedule)"
-        )
+    check_denoiser(denoiser)
     if not plan.stochastic:
         raise ValueError(
             f"{plan.name} draws no noise, so that copies of a particle would stay copies; use a "
@@ -256,36 +256,3 @@ def check_populations(denoiser: Denoiser, populations: int) -> None:
             "give one a population, which all its particles share; to repeat one, labels.expand("
             f"{populations})"
         )
-
-
-def _start(
-    plan: Plan,
-    denoiser: Denoiser,
-    shape: tuple[int, ...],
-    noise: PerSampleNoise,
-    start: Tensor | None,
-    dtype: torch.dtype,
-    device: torch.device | str | None,
-) -> Tensor:
-    """x_T, (populations, K, *event)."""
-    if start is not None:
-        check_state(start)
-        check_finite(start)
-        if start.shape != shape:
-            raise ValueError(f"start has shape {tuple(start.shape)}, but shape = {shape}")
-        x = start.to(device=device, dtype=torch.promote_types(start.dtype, torch.float32))
-        check_device(denoiser, x)
-        return x
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype = {dtype}: states are float32 or float64")
-    t = plan.times[0]
-    alpha_t, sigma_t = denoiser.schedule(t)
-    if alpha_t > LARGEST_SIGNAL * sigma_t:
-        raise ValueError(
-            f"the plan starts at t = {t:g}, where alpha = {alpha_t:.3g} and sigma = "
-            f"{sigma_t:.3g}: pure noise is no sample there; pass start=x_t"
-        )
-    where = device if device is not None else getattr(denoiser, "device", None)
-    x = noise.start(torch.empty(shape, dtype=dtype, device=where)) * float(sigma_t)
-    check_device(denoiser, x)
-    return x
