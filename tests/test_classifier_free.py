@@ -201,7 +201,7 @@ def test_guidance_between_one_model_and_itself_is_refused(method):
     ):
         assert method(c, u, scale=3.0).samples == 4
     for wrong in (lambda x, t: x, None):
-        with pytest.raises(TypeError, match="what is guided is .*wrap it"):
+        with pytest.raises(TypeError, match=r"what is guided is .*wrap it"):
             method(wrong, own, scale=3.0)
     if method is not autoguidance:
         with pytest.raises(ValueError, match="without a condition: none is bound"):
