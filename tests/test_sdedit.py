@@ -144,6 +144,7 @@ NONE = sd.FunctionDenoiser(lambda x, t: x, VP)
         (lambda: sdedit(NONE, X, last=0.6), "must be an integer of at least 0"),
         (lambda: sdedit(NONE, X, level=1.0, times=[0.5, 0.0]), "take one with t_start"),
         (lambda: sdedit(NONE, X, level=1.0, times="leading"), "take one with t_start"),
+        (lambda: sdedit(NONE, X, t=0.5, times=lambda s, n, t_start: torch.ones(1)), "need .steps"),
         (lambda: sdedit(NONE, X, level=1.0, times="karas"), "did you mean 'karras'"),
         (lambda: sdedit(NONE, X, level=1.0, solver="dimm"), "did you mean 'ddim'"),
         (lambda: sdedit(NONE, X, level=1.0, solver="scipy", steps=3), "leave out steps and last"),

@@ -25,6 +25,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..adaptive import ADAPTIVE, FIXED_STEPS
@@ -35,7 +36,7 @@ from ..noise import Noise, noise_from
 from ..plan import Plan
 from ..presets import Preset
 from ..run import Callback, check_conditions
-from ..sample import choose, find_solver, load_plan, sample
+from ..sample import choose, find_solver, grid_of, load_plan, sample
 from ..schedule import Schedule
 from .grid import Grid, grid_with
 from .picture import check_denoiser, check_editing_options, checked_picture
@@ -104,7 +105,7 @@ def sdedit(
     method = find_solver(solver)
     _check_sampler(solver, method, steps, last, options)
     noise = noise_from(seed)
-    z = noise.start(x_0.clone())
+    z = noise.start(torch.empty_like(x_0))
     ways = {"level": level, "t": t, "last": last}
     said = [name for name, value in ways.items() if value is not None]
     if isinstance(solver, Plan):
@@ -114,31 +115,26 @@ def sdedit(
                 "t, last, steps and times"
             )
         solver.check_schedule(schedule)
-        start = number_of(solver.rows[0].t)
-        where: dict[str, Any] = {}
+        grid: Sequence[float] = solver.times
     elif len(said) != 1:
         raise ValueError(
             f"{', '.join(said) or 'none'} of level, t and last given: say in one way how much "
             "noise is added, as level=1.0 (sigma/alpha), or last=10, steps=20"
         )
     elif last is not None:
-        grid = choose(schedule, solver, steps, times, options).grid
-        _check_last(last, len(grid) - 1)
-        start, where = grid[len(grid) - 1 - last], {"times": grid[len(grid) - 1 - last :]}
-        if last == 0:  # no steps: the picture
-            return x_0.clone()
+        whole = choose(schedule, solver, steps, times, options).grid
+        _check_last(last, len(whole) - 1)
+        grid = whole[len(whole) - 1 - last :]
     else:
-        start = _time(schedule, level, t)
         if isinstance(method, Preset) and isinstance(times, str) and times == "default":
             times = _grid_of(method)
-        clean = start == schedule.t_min  # no steps; times are checked all the same
-        where = {
-            "times": grid_with(schedule, times, steps, t_start=schedule.t_max if clean else start)
-        }
-        if clean:
-            return x_0.clone()
-    alpha_t, sigma_t = (float(c) for c in schedule(start))
+        grid = _grid_from(schedule, times, steps, _time(schedule, level, t))
+    if len(grid) == 1:  # no steps: the picture
+        return x_0.clone()
+    alpha_t, sigma_t = (float(c) for c in schedule(grid[0]))
     x_t = z * sigma_t + alpha_t * x_0
+    if not isinstance(solver, Plan):
+        options |= {"times": grid}
     return sample(
         denoiser,
         tuple(x_t.shape),
@@ -147,7 +143,6 @@ def sdedit(
         start=x_t,
         callback=callback,
         progress=progress,
-        **where,
         **options,
     )
 
@@ -178,6 +173,13 @@ def _grid_of(preset: Preset) -> Callable[..., Tensor]:
             "times='default', 'uniform' or 'karras'"
         )
     return preset.grid
+
+
+def _grid_from(schedule: Schedule, times: Grid, steps: int | None, t: float) -> Sequence[float]:
+    """The grid that starts at t; t alone where that is clean."""
+    clean = t == schedule.t_min
+    made = grid_with(schedule, times, steps, t_start=schedule.t_max if clean else t)
+    return [t] if clean else grid_of(schedule, None, made)
 
 
 def _check_last(last: int, steps: int) -> None:
