@@ -81,23 +81,7 @@ class BrownianPath(Noise):
     def stream(self, like: Tensor, course: Course) -> Draw:
         self._plain.check_batch(like)
         empty = lambda: torch.empty(like.shape, dtype=like.dtype)
-        opened: dict[int, Iterator[tuple[int, Tensor]]] = {}
-        for path in lay_out(course, self.depth):
-            opened |= dict.fromkeys(path.numbers, path.draws(_fresh(self.seeds, path.name), empty))
-        early: dict[int, Tensor] = {}  # passed over on the way to a later interval
-        numbers = iter(range(len(course.intervals)))
-
-        def draw(out: Tensor, t: float, s: float) -> Tensor:
-            number = next(numbers)
-            path = opened.pop(number)
-            while number not in early:
-                found, z = next(path)
-                if found == number:
-                    return out.copy_(z)
-                early[found] = z.clone()
-            return out.copy_(early.pop(number))
-
-        return draw
+        return draw_along(course, lambda name: fresh(self.seeds, name), empty, self.depth)
 
     def apart(self) -> PerSampleNoise:
         return self._plain.apart()
@@ -243,6 +227,32 @@ def _fixed_cuts(points: list[float], depth: int) -> dict[tuple[float, float], fl
     return cuts
 
 
+def draw_along(
+    course: Course,
+    fresh_of: Callable[[int], Fresh],
+    empty: Callable[[], Tensor],
+    depth: int | None = None,
+) -> Draw:
+    """The draws of a course, from the fresh ones that each path, by its name, is made of."""
+    opened: dict[int, Iterator[tuple[int, Tensor]]] = {}
+    for path in lay_out(course, depth):
+        opened |= dict.fromkeys(path.numbers, path.draws(fresh_of(path.name), empty))
+    early: dict[int, Tensor] = {}  # passed over on the way to a later interval
+    numbers = iter(range(len(course.intervals)))
+
+    def draw(out: Tensor, t: float, s: float) -> Tensor:
+        number = next(numbers)
+        path = opened.pop(number)
+        while number not in early:
+            found, z = next(path)
+            if found == number:
+                return out.copy_(z)
+            early[found] = z.clone()
+        return out.copy_(early.pop(number))
+
+    return draw
+
+
 def lay_out(course: Course, depth: int | None = None) -> list[Path]:
     """The paths of a course: one for each of its passes, and more where intervals overlap.
 
@@ -294,7 +304,7 @@ def _direction(start: float, end: float) -> int:
     return (start < end) - (start > end)
 
 
-def _fresh(seeds: Sequence[int], path: int) -> Fresh:
+def fresh(seeds: Sequence[int], path: int) -> Fresh:
     """The draws of a path: row by row, each a function of (seed, path, node) alone."""
     generator = torch.Generator()
     streams = _mix(_mix(np.array(seeds, dtype=np.uint64)) + np.uint64(path))

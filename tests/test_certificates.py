@@ -10,7 +10,7 @@ from enumeration import every_claim
 
 import sde_diffusion as sd
 from sde_diffusion.certificates import converge, exactness, paths
-from sde_diffusion.certificates.convergence import rough_grid
+from sde_diffusion.certificates.convergence import even_grid, rough_grid
 from sde_diffusion.solvers.adams import multistep
 from sde_diffusion.solvers.exponential import weights
 
@@ -145,6 +145,17 @@ def test_the_mixture_of_paths_is_denoised_as_any_mixture(scales):
     x = torch.linspace(-6, 6, 101, dtype=torch.float64)
     expected = paths._MIXTURE.denoised(x[:, None], *scales)[:, 0]
     torch.testing.assert_close(paths._denoised(x, *scales), expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "restart", "seeds"])
+def test_the_path_that_is_kept_is_the_brownian_path(solver):
+    """Back and forth and with points inside a step too."""
+    course = sd.SOLVERS[solver](VP, even_grid(VP, 4)).course
+    like = torch.empty(1, paths._COORDINATES, dtype=torch.float64)
+    for _ in range(2):  # the second time, nothing is drawn
+        kept, true = (n.stream(like, course) for n in (paths._KeptPath(), sd.BrownianPath([0])))
+        for t, s in course.intervals:
+            assert torch.equal(kept(like.clone(), t, s), true(like.clone(), t, s))
 
 
 def test_converge_reads_slopes_and_stops_at_the_floor():

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from ..brownian import BrownianPath
+from ..brownian import draw_along, fresh
 from ..denoise import FunctionDenoiser
+from ..noise import Course, Draw, Noise, PerSampleNoise
 from ..problems import GaussianMixture
 from ..run import run
 from ..schedule import Schedule
@@ -43,11 +45,29 @@ def path_orders(make: Make, schedule: Schedule) -> PathOrders:
     x = _MIXTURE.sample_marginal(_COORDINATES, *schedule(t), generator).reshape(1, -1)
 
     denoiser = FunctionDenoiser(lambda x, t: _denoised(x, *map(float, schedule(t))), schedule)
-    path = BrownianPath([0])
+    path = _KeptPath()
     ends = [run(make(schedule, even_grid(schedule, n)), denoiser, x, noise=path) for n in _STEPS]
     gaps = [float((a - b).square().mean().sqrt()) for a, b in pairwise(ends)]
     weak, weak_error = _weak_slope(ends)
     return PathOrders(math.log2(gaps[-2] / gaps[-1]), weak, weak_error)
+
+
+class _KeptPath(Noise):
+    """`BrownianPath([0])`, its fresh draws kept: all grids and solvers ask for the same ones."""
+
+    def start(self, out: Tensor) -> Tensor:
+        return PerSampleNoise([0]).start(out)
+
+    def stream(self, like: Tensor, course: Course) -> Draw:
+        kept = lambda name: lambda node, out: out.copy_(_drawn(name, node))
+        return draw_along(course, kept, partial(torch.empty_like, like))
+
+
+@lru_cache(maxsize=128)  # 50 MB: those of two draws a step
+def _drawn(name: int, node: int) -> Tensor:
+    out = torch.empty(1, _COORDINATES, dtype=torch.float64)
+    fresh([0], name)(node, out)
+    return out
 
 
 def _denoised(x: Tensor, alpha: float, sigma: float) -> Tensor:
