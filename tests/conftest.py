@@ -1,5 +1,7 @@
 """Shared by all tests: one thread (two processes of pytest-xdist), reproducible hypothesis."""
 
+import gc
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -15,6 +17,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("sde_diffusion")
+
+
+def pytest_collection_finish():
+    """What was collected stays: the collector of garbage need not look through it ever again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Data to train on: real files, pictures and data sets; what is refused, and with what cure."""
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -233,6 +232,8 @@ def test_folders_that_are_refused(folder, tmp_path):
 
 
 def test_a_data_set_of_hugging_face(pixels):
+    import datasets  # takes seconds, here in one process alone
+
     images = [Image.fromarray(image.transpose(1, 2, 0)) for image in pixels]
     columns = {"picture": images, "digit": list(range(N)), "point": [[i, -i] for i in range(N)]}
     dataset = datasets.Dataset.from_dict(columns)

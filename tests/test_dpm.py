@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES, smooth_grid
 
 import sde_diffusion as sd
@@ -131,9 +132,9 @@ def check_one_step(plan, schedule, prediction, expected):
     assert float(y) == pytest.approx(float(expected @ values), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", FAMILY)
-@pytest.mark.parametrize("schedule", [sd.VPLinear(), sd.EDM(), sd.FlowMatching()])
-@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+@each("name", FAMILY)
+@each("schedule", [sd.VPLinear(), sd.EDM(), sd.FlowMatching()])
+@each("steps", [1, 2, 3, 6])
 def test_last_step_to_zero_noise_gives_the_last_d(name, schedule, steps):
     """sigma = 0: x = alpha d exactly, no noise, at every number of steps."""
     grid = sd.times.uniform(schedule, steps, t_start=0.9 * schedule.t_max)

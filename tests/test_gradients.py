@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES, every_solver
 
 import sde_diffusion as sd
@@ -20,7 +21,7 @@ def functional(plan):
     return (matrix[:, :n] * weights[0]).sum() + (gram * weights[1]).sum()
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 @pytest.mark.parametrize("schedule", ["vp", "flow"])
 def test_gradients_of_the_inner_times_up_to_exact_ends(name, options, schedule):
     """From t_max to sigma = 0: ends stay, and no infinite slope there reaches another time."""

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES, every_claim, every_solver, smooth_grid
 from probing import UnitNoise, law_of
 from scipy.integrate import quad
@@ -37,7 +38,7 @@ def one_noise(n, size=3):
 
 
 @pytest.mark.parametrize("schedule", [VP, EDM, sd.FlowMatching()], ids=repr)
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_every_network_call_sees_the_path(name, options, schedule):
     """Trial points too: known entries are alpha y + sigma z, whatever the solver makes of them."""
     y, z, seen = pictures(4), one_noise(4), []
@@ -55,7 +56,7 @@ def test_every_network_call_sees_the_path(name, options, schedule):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize(("name", "claim"), every_claim(lambda claim: claim.point_exact))
+@each(("name", "claim"), every_claim(lambda claim: claim.point_exact))
 def test_on_a_point_the_rows_keep_the_path_by_themselves(name, claim, schedule):
     """Deterministic solvers: all states are alpha y + sigma z, without anyone setting them."""
     plan = sd.SOLVERS[name](schedule, noisy_grid(schedule), **claim.options)
@@ -93,7 +94,7 @@ def test_solvers_keep_their_order_on_the_unknown_part(name):
     assert math.log2(coarse / fine) > order - 0.35 or fine < 1e-8
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_a_plan_forgets_where_starting_afresh_is_going_on(name, options):
     """From a grid point a new plan on the rest does what the old one does, or the old has history.
 
@@ -148,7 +149,7 @@ def test_fresh_noise_comes_from_beside_the_plans_own():
     assert max(seen) < 1e-12
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_every_solver_runs_or_says_why_not(name, options):
     """Both kinds of noise: the known part is exact at the end, or history is refused."""
     y = pictures(3, sd.problems.ring(8, 3))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cases import each
 from operators_listed import LINEAR, NONLINEAR, OPERATORS, Smoothing
 
 import sde_diffusion as sd
@@ -74,8 +75,8 @@ def test_conjugate_gradients_stop_where_the_jacobian_is_no_covariance():
 
 
 @EVERYWHERE
-@pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
-@pytest.mark.parametrize("noise", [0.3, 0.0])
+@each("make", LINEAR.values(), ids=LINEAR)
+@each("noise", [0.3, 0.0])
 def test_pigdm_is_exact_for_data_of_one_variance(make, schedule, t, noise):
     operator = make()
     prior = gaussian(
@@ -164,8 +165,8 @@ def test_ddnm_lets_noise_in_by_singular_vectors(make, schedule, t):
 
 
 @EVERYWHERE
-@pytest.mark.parametrize("variance", [0.7, math.inf])
-@pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
+@each("variance", [0.7, math.inf])
+@each("make", LINEAR.values(), ids=LINEAR)
 def test_diffpir_is_a_proximal_step(make, variance, schedule, t):
     """Where the objective has no slope."""
     operator, strength, noise = make(), 3.0, 0.2

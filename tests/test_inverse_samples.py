@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from cases import each
 from enumeration import every_solver, every_solver_with, smooth_grid
 
 import sde_diffusion as sd
@@ -100,7 +101,7 @@ def test_a_wrong_covariance_converges_to_another_law():
     assert min(errors) > 0.01
 
 
-@pytest.mark.parametrize(
+@each(
     ("solver", "options", "name"),
     every_solver_with([*inverse.METHODS], ["ddim", "heun", "sa_solver", "restart"]),
 )
@@ -127,7 +128,7 @@ def test_methods_differ():
     assert len(found) > 4
 
 
-@pytest.mark.parametrize(("solver", "options"), every_solver())
+@each(("solver", "options"), every_solver())
 def test_mmps_is_the_exact_denoiser_in_every_plan(solver, options):
     prior, measurement = problem()
     exact = measurement.posterior(prior).denoiser(SCHEDULE)

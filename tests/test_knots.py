@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import each
 
 import sde_diffusion as sd
 from sde_diffusion.tuning.bound import bound, bound_times
@@ -59,7 +60,7 @@ def test_times_move_with_their_numbers(schedule):
         torch.testing.assert_close(slope[:, i], moved / 2e-6, rtol=1e-6, atol=1e-7 * float(size))
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_the_start_is_the_solvers_own_plan(name, options):
     schedule = sd.VPLinear()
     grid = smooth_grid(schedule, 6)

@@ -1,6 +1,7 @@
 """Levenberg-Marquardt on families of plans."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -22,11 +23,17 @@ SCHEDULE = sd.VPLinear()
 DATA = sd.problems.ring()
 
 
-def pairs(n, seed, data=DATA, schedule=SCHEDULE):
+@cache
+def exact_pairs(n, seed, data, schedule):
     t = schedule.t_max
     generator = torch.Generator().manual_seed(seed)
     x = data.sample_marginal(n, *schedule(t), generator=generator)
-    return Pairs(x, data.endpoint(x, schedule, t, 0.0), t, 0.0)
+    return x, data.endpoint(x, schedule, t, 0.0)
+
+
+def pairs(n, seed, data=DATA, schedule=SCHEDULE):
+    starts, ends = exact_pairs(n, seed, data, schedule)
+    return Pairs(starts.clone(), ends.clone(), schedule.t_max, 0.0)
 
 
 def base(nfe, schedule=SCHEDULE):

@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 import torch
+from cases import each
 from operators_listed import LINEAR, OPERATORS
 
 from sde_diffusion import inverse
@@ -50,8 +51,8 @@ def test_matrix_is_the_operator(make):
 
 
 @linear
-@pytest.mark.parametrize("dtype", [torch.float32, F64])
-@pytest.mark.parametrize(("a", "b"), [(1.0, 1e-2), (0.3, 2.0), (0.0, 3.0), (2.0, 0.0)])
+@each("dtype", [torch.float32, F64])
+@each(("a", "b"), [(1.0, 1e-2), (0.3, 2.0), (0.0, 3.0), (2.0, 0.0)])
 def test_solve(make, dtype, a, b):
     operator = make()
     v = _draw(operator.measured_shape, dtype=dtype)
@@ -101,8 +102,8 @@ def test_solve_with_numbers_of_each_sample(make):
 
 
 @linear
-@pytest.mark.parametrize("dtype", [torch.float32, F64])
-@pytest.mark.parametrize("b", [0.3, 1e-7, 0.0])
+@each("dtype", [torch.float32, F64])
+@each("b", [0.3, 1e-7, 0.0])
 def test_adjoint_solve_keeps_its_digits_where_b_is_small(make, dtype, b):
     """Also of measurements that no datum explains."""
     operator, a = make(), torch.tensor([1.0, 0.4, 3.0], dtype=F64)

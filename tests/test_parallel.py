@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import each
 from enumeration import every_solver_with, smooth_grid
 from models import DOUBLE, PROBLEM, VP
 
@@ -48,7 +49,7 @@ class Spy(sd.Denoiser):
 FULLY = ("ddim", "adams", "heun", "unipc", "sa_solver", "restart")
 
 
-@pytest.mark.parametrize(("name", "options", "method"), every_solver_with([*METHODS], FULLY))
+@each(("name", "options", "method"), every_solver_with([*METHODS], FULLY))
 def test_the_limit_is_the_sequential_result_and_k_rounds_make_k_states_exact(name, options, method):
     """Every plan with one method in turn; a plan of each kind with all of them."""
     plan = sd.SOLVERS[name](VP, smooth_grid(VP, 6), **options)

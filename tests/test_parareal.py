@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from cases import each
 from enumeration import every_solver, smooth_grid
 from models import DOUBLE, PROBLEM, VP
 
@@ -30,7 +31,7 @@ def parareal(plan, x, denoiser=DENOISER, **options):
     return run_parallel(plan, denoiser, x, method="parareal", **options)
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_if_the_network_is_constant_the_coarse_sweep_is_the_plan(name, options):
     plan = sd.SOLVERS[name](VP, smooth_grid(VP, 8), **options)
     found = parareal(plan, starts(), lambda x, t: torch.full_like(x, 0.7), noise=1, blocks=3)
@@ -38,7 +39,7 @@ def test_if_the_network_is_constant_the_coarse_sweep_is_the_plan(name, options):
     assert found.residuals[0] < 1e-12
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_block_b_is_exact_when_it_is_run_for_the_last_time(name, options):
     plan = sd.SOLVERS[name](VP, smooth_grid(VP, 8), **options)
     x = starts(1)

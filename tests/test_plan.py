@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cases import each
 from enumeration import every_solver, smooth_grid
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,7 +83,7 @@ def probe(plan, grad=False):
 
 
 @pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_engine_returns_the_matrix_of_the_plan(name, options, grad):
     """Probing: the run of every plan is its own table, buffers reused or not."""
     plan = sd.SOLVERS[name](VP, sd.times.uniform(VP, 7), **options)
@@ -177,7 +178,7 @@ def test_equality_of_stochastic_plans_is_of_their_noise_law():
     assert not plan(1.0).equals(plan())
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_gradients_flow_to_the_times(name, options):
     """d(matrix)/d(times) by autograd equals central differences."""
     grid = smooth_grid(VP, 4, -1.5, 1.5)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES, smooth_grid
 
 import sde_diffusion as sd
@@ -70,9 +71,9 @@ def test_unipc_is_sa_solver_without_noise(schedule, prediction):
 
 
 @all_schedules
-@pytest.mark.parametrize("prediction", ["data", "noise"])
-@pytest.mark.parametrize("variant", ["bh1", "bh2"])
-@pytest.mark.parametrize("order", [1, 2, 3])
+@each("prediction", ["data", "noise"])
+@each("variant", ["bh1", "bh2"])
+@each("order", [1, 2, 3])
 def test_unipc_rows_as_printed(schedule, prediction, variant, order):
     """R(h) a B(h) = phi(h), solved as in section 3; a = 1/2 where it has one unknown."""
     grid = uneven_grid(schedule, order + 1).tolist()

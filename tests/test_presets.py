@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import each
 
 import sde_diffusion as sd
 from sde_diffusion.problems import GaussianMixture
@@ -19,7 +20,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "schedule"), CASES)
+@each(("name", "schedule"), CASES)
 def test_a_preset_runs_and_lands_in_the_data(name, schedule):
     """The mean of 512 samples lies within 0.25 of the data's: 4 standard errors are 0.16."""
     denoiser = MIXTURE.denoiser(schedule)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES
 from models import DOUBLE, VP, Net
 
@@ -20,9 +21,9 @@ def normal(*shape, seed=0, dtype=DOUBLE):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-@pytest.mark.parametrize("lambda_t", [-2.0, 0.0, 2.0])
+@each("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@each("problem", PROBLEMS.values(), ids=PROBLEMS)
+@each("lambda_t", [-2.0, 0.0, 2.0])
 def test_the_pull_is_tweedies_covariance(problem, schedule, lambda_t):
     """J^T v = (alpha/sigma^2) Cov[x_0 | x_t] v, and J is symmetric."""
     t = schedule.time_of(lambda_t)

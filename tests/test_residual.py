@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES, every_solver
 from families import DOUBLE, away, check_gradient
 
@@ -24,7 +25,7 @@ def grid(schedule, steps=4):
     return sd.times.default(schedule, steps, t_start=schedule.time_of(-3.0))
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 @pytest.mark.parametrize("schedule", ["vp", "flow"])
 def test_zero_is_the_solver_and_residuals_that_sum_to_zero_keep_it_exact(name, options, schedule):
     schedule = SCHEDULES[schedule]

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from cases import each
 from enumeration import every_solver, smooth_grid
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from sde_diffusion.problems import ring
 from sde_diffusion.solvers import ddim, dpm_solver_pp_2m
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_running_changes_nothing_but_its_own(name, options, x, denoiser):
     """Inputs, network and plan are as before; a second run and eight threads agree."""
     plan = sd.SOLVERS[name](VP, GRID, **options)
@@ -33,7 +34,7 @@ def test_running_changes_nothing_but_its_own(name, options, x, denoiser):
     assert not first.requires_grad
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_autograd_form_is_the_same_run(name, options, x, denoiser):
     plan = sd.SOLVERS[name](VP, GRID, **options)
     y = sd.run(plan, denoiser, x.clone().requires_grad_(), noise=3, grad=True)
@@ -58,14 +59,14 @@ def test_any_event_shape(event, batch, name):
     torch.testing.assert_close(y.flatten(), sd.run(plan, lambda x, t: torch.tanh(x), flat))
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_network_that_hands_its_input_back(name, options, x):
     plan = sd.SOLVERS[name](VP, GRID, **options)
     y = sd.run(plan, lambda x, t: x, x, noise=0)
     torch.testing.assert_close(y, sd.run(plan, lambda x, t: x.clone(), x, noise=0))
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_callbacks_see_every_grid_point(name, options, x, denoiser):
     """The times of the plan, which are those of the grid except for churn, which raises them."""
     plan = sd.SOLVERS[name](VP, GRID, **options)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES, every_solver
 from families import away, check_gradient
 
@@ -22,7 +23,7 @@ def grid(schedule, steps=4):
 @pytest.mark.parametrize(
     ("schedule", "prediction"), [("vp", "data"), ("edm", "noise"), ("flow", "data")]
 )
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_zero_is_the_solver_and_point_data_stay_exact(name, options, schedule, prediction):
     """Any plan, and any scalars: what is exact for data in one point stays so."""
     schedule = SCHEDULES[schedule]

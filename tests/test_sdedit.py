@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES, every_solver
 from probing import UnitNoise, law_of
 
@@ -33,7 +34,7 @@ def test_all_noise_is_plain_sampling_and_none_the_picture():
         assert same is not X
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_the_last_steps_are_a_plan_of_their_own(name, options):
     """k = 5 of 8: noised to t_3 by the seed's draw, then the solver afresh on t_3 .. t_8."""
     grid = sd.times.uniform_lambda(EDM, 8, 3.0, 0.1)

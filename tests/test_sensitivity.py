@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES, every_solver, smooth_grid
 
 import sde_diffusion as sd
@@ -43,7 +44,7 @@ def end_seeds(path, k):
     return seeds, torch.zeros(k, len(path.times), BATCH, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_pull_equals_autograd_through_the_engine(name, options):
     """Two ways to one gradient: the adjoint of the rows, and autograd through `run`."""
     schedule = SCHEDULES["flow"]

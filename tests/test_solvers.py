@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES, every_claim, every_solver, every_solver_with, smooth_grid
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,7 +75,7 @@ def test_order_on_every_schedule(name, schedule):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize(("name", "claim"), every_claim(lambda claim: claim.point_exact))
+@each(("name", "claim"), every_claim(lambda claim: claim.point_exact))
 def test_point_data_keep_their_marginals(name, claim, schedule):
     """Data in one point: mean alpha_t x_0 and variance sigma_t^2 at every state."""
     grid = sd.times.uniform(schedule, 9, t_start=schedule.time_of(-3.5), t_end=schedule.t_clean)
@@ -90,7 +91,7 @@ def test_point_data_keep_their_marginals(name, claim, schedule):
     torch.testing.assert_close(variance, sigma**2, rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize(("name", "claim"), every_claim(lambda c: not c.point_exact))
+@each(("name", "claim"), every_claim(lambda c: not c.point_exact))
 def test_solvers_not_exact_on_a_point_say_so(name, claim):
     """The flag is no mere modesty: the law on a point is off."""
     schedule = sd.VPLinear()
@@ -157,7 +158,7 @@ def test_euler_on_flow_matching_is_ddim_from_pure_noise():
     assert sd.SOLVERS["euler"](schedule, grid).equals(ddim(schedule, grid))
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "options", "schedule"),
     every_solver_with([sd.VPLinear(), sd.EDM(), sd.FlowMatching()], fully=["ddim", "sa_solver"]),
 )
@@ -206,7 +207,7 @@ def test_every_decorated_function_is_exported_and_listed():
     assert set(sd.SOLVERS) <= set(sd.solvers.__all__)
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_docstrings_say_what_and_where_from(name, options):
     assert len(sd.SOLVERS[name].__doc__) > 100
     assert "times" in sd.SOLVERS[name].__doc__

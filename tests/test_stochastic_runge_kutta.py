@@ -1,6 +1,7 @@
 """Weak order 2 for the reverse SDE: equalities at the ends of tau, laws, the noise of a step."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -17,6 +18,16 @@ from sde_diffusion.solvers import (
 )
 
 BOTH = [stochastic_heun, stochastic_midpoint]
+
+
+@cache
+def law_error(solver, schedule, n, **options):
+    data = torch.tensor([0.3, 1.0], dtype=torch.float64)
+    grid = smooth_grid(schedule, n, -1.5, 1.5)
+    mean, variance = solver(schedule, grid, **options).law(schedule, 0.7, data)
+    alpha_s, sigma_s = schedule(float(grid[-1]))
+    exact = alpha_s**2 * data + sigma_s**2
+    return float((variance / exact - 1).abs().max() + (mean - alpha_s * 0.7).abs().max())
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -37,18 +48,9 @@ def test_without_noise_they_are_the_methods_of_the_ode(schedule):
 @pytest.mark.parametrize("solver", BOTH)
 def test_law_is_of_order_two_at_least(solver, tau, variable, schedule):
     """And euler_maruyama, which has the law of order 1, is worse by far."""
-    data = torch.tensor([0.3, 1.0], dtype=torch.float64)
-
-    def error(solver, n, **options):
-        grid = smooth_grid(schedule, n, -1.5, 1.5)
-        mean, variance = solver(schedule, grid, **options).law(schedule, 0.7, data)
-        alpha_s, sigma_s = schedule(float(grid[-1]))
-        exact = alpha_s**2 * data + sigma_s**2
-        return float((variance / exact - 1).abs().max() + (mean - alpha_s * 0.7).abs().max())
-
-    coarse, fine = (error(solver, n, variable=variable, tau=tau) for n in (50, 400))
+    coarse, fine = (law_error(solver, schedule, n, variable=variable, tau=tau) for n in (50, 400))
     assert math.log2(coarse / fine) / 3 > 1.8
-    assert fine < 0.1 * error(euler_maruyama, 400)
+    assert fine < 0.1 * law_error(euler_maruyama, schedule, 400)
 
 
 def test_one_draw_of_noise_a_step_or_one_each_half():

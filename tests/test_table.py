@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES, every_solver, smooth_grid
 
 import sde_diffusion as sd
@@ -11,7 +12,7 @@ from sde_diffusion.tuning.sensitivity import differentiate
 from sde_diffusion.tuning.table import table
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_the_start_is_the_sampler_it_began_with(name, options):
     """Every deterministic solver is in its own family; a stochastic one is refused."""
     schedule = SCHEDULES["vp"]

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from cases import each
 from enumeration import SCHEDULES, every_solver, smooth_grid
 
 import sde_diffusion as sd
@@ -29,7 +30,7 @@ def test_a_replayed_plan_is_the_plan(name):
 
 
 @pytest.mark.parametrize("schedule", [VP, sd.EDM(), sd.FlowMatching()], ids=repr)
-@pytest.mark.parametrize("name", sd.SOLVERS)
+@each("name", sd.SOLVERS)
 def test_analytic_first_step_changes_nothing_on_the_data_it_is_for(name, schedule):
     """On data N(0, v) the network would have said the same: the same result, one call less."""
     plan = sd.SOLVERS[name](schedule, smooth_grid(schedule, 5))
@@ -85,7 +86,7 @@ def test_the_front_door_takes_an_analytic_first_step():
         sd.sample(denoiser, (3, 2), solver="scipy", analytic_first_step=True, seed=1)
 
 
-@pytest.mark.parametrize(("name", "options"), every_solver())
+@each(("name", "options"), every_solver())
 def test_a_plan_on_another_schedule_is_the_same_sampler(name, options):
     """Its exact law on Gaussian data, but for the scale of the states; and back again."""
     vp, flow = sd.VPLinear(), sd.FlowMatching()
