@@ -2,8 +2,8 @@
 
 A method's default is what it does when nothing is said: its own default options, by the plan that
 `sample` or `inpaint` takes for itself; on the default grid where the method must be given a grid,
-and by DDPM where it must be given a plan that draws noise. The sweep is of the size of azula's or
-smaller: the options of the method times four plans.
+and by DDPM where it must be given a plan that draws noise. The sweep is of the options of the method
+times five plans: azula's four, of two etas and two grids, and that of `sample`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ PLANS: list[tuple[str, float | None, str]] = [
     ("DDIM eta=1", 1.0, "default"),
     ("DDIM eta=1", 1.0, "time"),
     ("DDIM eta=0", 0.0, "time"),
+    ("DDIM eta=0", 0.0, "default"),
     ("plan of sample", None, "default"),
 ]
 """Name, eta of DDIM (None: the default of `sample`), and grid; the last is the default."""
@@ -51,6 +52,8 @@ NOISY: dict[str, Callable[..., Any]] = {
     "DDIM eta=1": partial(SOLVERS["ddim"], eta=1.0),
 }
 """Plans that draw noise. DDIM with eta = 1 is DDPM with the posterior variance, the smaller."""
+BASES = {**NOISY, "DDIM eta=0": SOLVERS["ddim"]}
+"""RePaint's solvers."""
 JUMPS = ((0, False), (2, False), (4, True), (9, True))
 """RePaint's number of jumps, and whether the clean end is jumped from."""
 
@@ -117,7 +120,7 @@ def _others() -> Iterator[Setting]:
         usual = potential == "difference" and grid == "default"
         solve = partial(steered, potential=potential)
         yield Setting(LIBRARY, "steering", potential, solve, usual, grid)
-    for (count, from_end), base, grid in product(JUMPS, NOISY, ("default", "time")):
+    for (count, from_end), base, grid in product(JUMPS, BASES, ("default", "time")):
         usual = count == 2 and base == "DDPM" and grid == "default"
         name = f"jump_count={count}{', from the end' if from_end else ''}, base {base}"
         solve = partial(repaint, count=count, base=base, from_end=from_end)
@@ -174,7 +177,7 @@ def _seed(ask: Ask, k: int) -> int:
 
 def repaint(ask: Ask, count: int, base: str, from_end: bool) -> Tensor:
     """RePaint, which takes y for exact."""
-    jumps = {"jump_count": count, "base": NOISY[base], "from_end": from_end}
+    jumps = {"jump_count": count, "base": BASES[base], "from_end": from_end}
     steps = {"times": ask.times, **jumps}
     return _inpaint(ask, noise="independent", solver="repaint", **steps)
 
