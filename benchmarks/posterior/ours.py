@@ -2,7 +2,7 @@
 
 A method's default is what it does when nothing is said: its own default options, by the plan that
 `sample` or `inpaint` takes for itself; on the default grid where the method must be given a grid,
-and by DDPM where it must be given a plan that draws noise. The sweep is of the options of the method
+and by DDPM where it must be given a plan that draws noise. The sweep is of the method's options
 times five plans: azula's four, of two etas and two grids, and that of `sample`.
 """
 
@@ -80,7 +80,7 @@ def _conditional_means() -> Iterator[Setting]:
             solve = partial(by_plan, make=partial(make, **options), eta=eta)
             usual = not options and eta is None
             yield Setting(LIBRARY, method, name, solve, usual, grid)
-    for zeta, grid in ((1.0, "time"), (3.0, "time")):
+    for zeta, grid in product((0.3, 1.0), ("default", "time")):
         name, solve = f"zeta={zeta:g}, DDIM eta=1", partial(dps_of_paper, zeta=zeta, eta=1.0)
         yield Setting(LIBRARY, "DPS", name, solve, grid=grid)
 
