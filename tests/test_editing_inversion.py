@@ -108,6 +108,15 @@ def test_a_solver_may_be_given_as_its_function(name):
     assert torch.equal(found, edit(X, DENOISER, target, solver=name, steps=4))
 
 
+@pytest.mark.parametrize("solver", ["ddim", "o_belm"])
+def test_progress_changes_nothing(solver, capsys):
+    plain = edit(X, DENOISER, DENOISER, solver=solver, steps=2)
+    assert not capsys.readouterr().out
+    shown = edit(X, DENOISER, DENOISER, solver=solver, steps=2, progress=True)
+    assert torch.equal(plain, shown)
+    assert capsys.readouterr().out.count("\n") == 2  # a bar for each way, which goes away
+
+
 def test_exact_reversal_begins_at_two_steps():
     miss = lambda n: float((edit(X, DENOISER, DENOISER, steps=n) - X).abs().max())
     assert miss(2) < 1e-8 < 1e-3 < miss(1)

@@ -41,6 +41,7 @@ def edit(
     solver: str | Callable[..., Plan] = "o_belm",
     steps: int | None = None,
     times: Grid = "karras",
+    progress: bool = False,
     **options: Any,
 ) -> Tensor:
     """A picture carried from one law to another, through their common noise.
@@ -67,6 +68,7 @@ def edit(
             whose steps in sigma/alpha do not grow too fast towards noise: its second root swells
             with them on the way up (and shrinks again on the way down). From "default" x_T
             comes out ten times too large in 30 steps, from "karras" within a few percent.
+        progress: show a progress bar for each way (needs the extra "bench").
         options: of the solver.
 
     Returns:
@@ -97,15 +99,16 @@ def edit(
         raise ValueError(f"source and target are of different schedules: {error}") from error
     alpha_s = float(schedule.alpha(back.times[-1]))
     if not exactly_reversible(there, back):
-        return run(back, target, run(there, source, alpha_s * x_0)) / alpha_s
+        x_T = run(there, source, alpha_s * x_0, progress=progress)
+        return run(back, target, x_T, progress=progress) / alpha_s
     latest: list[Tensor] = []  # the last two states
 
     def keep(point: Point) -> None:
         if point.index >= point.steps - 1:
             latest.insert(0, point.x.clone())
 
-    x_T = run(there, source, alpha_s * x_0, callback=keep)
-    return run(back, target, x_T, callback=resume(*latest)) / alpha_s
+    x_T = run(there, source, alpha_s * x_0, callback=keep, progress=progress)
+    return run(back, target, x_T, callback=resume(*latest), progress=progress) / alpha_s
 
 
 def exactly_reversible(there: Plan, back: Plan, tolerance: float = 1e-9) -> bool:

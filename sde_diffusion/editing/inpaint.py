@@ -20,6 +20,7 @@ from ..noise import Course, Draw, Noise, noise_from
 from ..plan import Plan
 from ..run import Callback, Point, run
 from ..sample import find_solver, is_no_plan, load_plan, plan_for, starting_state
+from .grid import Grid
 from .picture import check_denoiser, check_editing_options
 from .replacement import Known, Replaced, check_forgets, forgets, scales
 
@@ -34,7 +35,7 @@ def inpaint(
     noise: str = "fixed",
     solver: str | os.PathLike[str] | Plan | Callable[..., Plan] = "default",
     steps: int | None = None,
-    times: str | Callable[..., Tensor] | Sequence[float] | Tensor = "default",
+    times: Grid = "default",
     seed: int | Sequence[int] | Noise | None = None,
     callback: Callback | None = None,
     progress: bool = False,
