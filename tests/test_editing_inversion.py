@@ -61,13 +61,20 @@ def test_only_methods_that_are_their_own_inverse_are_taken_for_such():
 
 
 @pytest.mark.parametrize("solver", ["o_belm", "heun"])
-def test_between_gaussians_it_is_the_map_of_quantiles(solver):
-    """x -> mu' + sqrt(v'/v) (x - mu), up to what the ends of the grid leave out."""
+@pytest.mark.parametrize(("schedule", "end"), [(EDM, 0.002), (VP, 0.2)], ids=repr)
+def test_between_gaussians_it_is_the_map_of_quantiles(solver, schedule, end):
+    """x -> mu' + r (x - mu), up to what the noisy end of the grid leaves out.
+
+    r^2 = (alpha^2 v' + sigma^2)/(alpha^2 v + sigma^2) at the clean end: the state there is alpha x.
+    """
     source, target = Gaussian([0.5], 0.2), Gaussian([-1.0], 0.8)
     x = torch.linspace(-0.5, 1.5, 5, dtype=DOUBLE)[:, None]
-    grid = sd.times.uniform_lambda(EDM, 400, 80.0, 0.002)
-    found = edit(x, source.denoiser(EDM), target.denoiser(EDM), solver=solver, times=grid)
-    torch.testing.assert_close(found, -1.0 + 2 * (x - 0.5), rtol=0.02, atol=0.02)
+    grid = sd.times.uniform_lambda(schedule, 400, schedule.t_max, end)
+    ends = source.denoiser(schedule), target.denoiser(schedule)
+    found = edit(x, *ends, solver=solver, times=grid)
+    alpha, sigma = (float(c) for c in schedule(end))
+    ratio = math.sqrt((alpha**2 * 0.8 + sigma**2) / (alpha**2 * 0.2 + sigma**2))
+    torch.testing.assert_close(found, -1.0 + ratio * (x - 0.5), rtol=0.02, atol=0.02)
 
 
 def test_strong_guidance_on_the_way_there_is_not_undone():

@@ -99,7 +99,7 @@ def _law(a: Tensor, b: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 def _sphere(a: Tensor, b: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Weights by the angle theta between a and b, sample by sample; linear where it is tiny."""
-    x, y = (v.reshape(len(v), -1).double() for v in (a, b))
+    x, y = (v.reshape(len(v), -1).to(u.dtype) for v in (a, b))
     sizes = torch.stack([x.norm(dim=1), y.norm(dim=1)])
     if not bool((sizes > 0).all()):
         raise ValueError("a latent is 0: it has no direction; take rule='law'")
@@ -112,7 +112,6 @@ def _sphere(a: Tensor, b: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
             "take rule='law', or go by way of a third"
         )
     theta = theta.reshape(-1, *[1] * (a.ndim - 1))
-    u = u.double()
     tiny = theta < 1e-7
     safe = torch.where(tiny, torch.ones_like(theta), theta)
     share = lambda u: torch.where(tiny, u.expand_as(u * theta), (u * safe).sin() / safe.sin())
