@@ -208,7 +208,7 @@ def test_what_is_told_is_measured_under_seeds_that_did_not_choose(tmp_path) -> N
     def solve(who: str, a: Ask) -> torch.Tensor:
         asked.append((who, len(a.times), a.seed))
         x = a.task.exact(a.seed).float().flatten(0, 1)
-        return x + (0.5 if who == "ours" and a.seed else 0.2)
+        return x + (0.5 if who == "ours" and a.seed not in measure.CHOICE else 0.2)
 
     small = replace(RING, samples=4)
     settings = [Setting(who, "DPS", "", partial(solve, who), True) for who in ("ours", "azula")]
@@ -222,7 +222,7 @@ def test_what_is_told_is_measured_under_seeds_that_did_not_choose(tmp_path) -> N
     for ours_at, azula_at in zip(mine, theirs, strict=True):
         assert ours_at["sliced"] == pytest.approx(2.5 * azula_at["sliced"], rel=1e-5)
     assert len(set(asked)) == len(asked)  # each is run once
-    assert {seed for _, _, seed in asked} == {0, *measure.SEEDS, *measure.AGAIN}
+    assert {s for _, _, s in asked} == {*measure.CHOICE, *measure.SEEDS, *measure.AGAIN}
     asked.clear()
     measure.measure(small, settings, store, quick=False)
     assert asked == []  # all is kept

@@ -1,9 +1,10 @@
 """Cells: settings on tasks at several numbers of network calls, kept as they come.
 
-Every setting is run at 20 calls, and at other numbers the nearest few of those of each method.
-There the nearest of all is chosen, from one seed. What is told of it is measured under other seeds,
-so that luck in the choice is no part of the figure. Where ours then is farther than azula's both
-are measured once more under more seeds, new ones, and only those count.
+Every setting is run at 20 calls under one seed. The nearest few of each method go on: at 10, 20 and
+50 calls the nearest of them under three seeds is chosen, and what is chosen at 50 serves at 100.
+What is told of the chosen is measured under other seeds, so that luck in the choice is no part of
+the figure. Where ours then is farther than azula's both are measured once more under more seeds,
+new ones, and only those count.
 """
 
 from __future__ import annotations
@@ -29,15 +30,17 @@ from .compare import distance, farther, together
 from .distances import NAMES, Posterior
 from .problems import Task
 
-SWEPT, OTHERS, FEW = 20, (10, 50, 100), 2
-"""NFE at which every setting is run, those at which the nearest ones are, and how many of these."""
-CHOICE, SEEDS, AGAIN = 0, range(1, 5), range(5, 17)
+SWEPT, CHOSEN, MANY, FEW = 20, (10, 20, 50), 100, 2
+"""NFE at which every setting is run, those at which one is chosen, that at which the last of these
+serves, and how many are chosen from."""
+CHOICE, SEEDS, AGAIN = range(3), range(3, 7), range(7, 19)
 """Seeds of the choice, of what is told of the chosen, and of what is measured again."""
 RULE = (
-    f"Every setting is run at {SWEPT} calls, the {FEW} nearest of each method at "
-    f"{', '.join(map(str, OTHERS))}; the nearest there is chosen, all under one seed. What is told "
-    f"is measured under {len(SEEDS)} others, the same for both libraries; where ours then is "
-    f"farther, both are run again under {len(AGAIN)} more, and those alone are told."
+    f"All settings are run at {SWEPT} calls under one seed; of the {FEW} nearest of each method the "
+    f"nearest under {len(CHOICE)} seeds is chosen at {', '.join(map(str, CHOSEN))} calls, the last "
+    f"for {MANY} too. What is told is measured under {len(SEEDS)} other seeds, the same for both "
+    f"libraries; where ours then is farther, both are run again under {len(AGAIN)} more, and those "
+    "alone are told."
 )
 Job = tuple[Setting, int, int]
 """Setting, NFE, seed."""
@@ -118,29 +121,35 @@ def _texts(files: Sequence[Path]) -> list[str]:
 
 
 def measure(task: Task, settings: Sequence[Setting], store: Store, quick: bool) -> dict[str, Any]:
-    """Floor, sweep and rows of a task.
+    """Floor, sweep, choice and figures of a task.
 
     Returns:
         floor: of exact samples.
-        sweep: sliced distances of the seed of the choice, by setting and NFE.
-        rows: figures of what was chosen, and of the defaults at SWEPT, under other seeds.
+        sweep: sliced distances of all settings at SWEPT.
+        tried: those of the settings that were chosen from.
+        cells: figures of what was chosen, and of the defaults at SWEPT, under other seeds.
     """
-    bench, seeds = Bench(task), list(SEEDS[:2] if quick else SEEDS)
+    bench = Bench(task)
     swept = [s for s in settings if s.fits(task, SWEPT)]
-    sweep = _cells(bench, [(s, SWEPT, CHOICE) for s in (usual(swept) if quick else swept)], store)
-    if not quick:
-        near = [(s, n, CHOICE) for n in OTHERS for s in nearest(settings, sweep, task, n)]
-        sweep += _cells(bench, near, store)
-    chosen = _chosen(settings, sweep)
+    first = usual(swept) if quick else swept
+    sweep = _cells(bench, [(s, SWEPT, CHOICE[0]) for s in first], store)
+    if quick:
+        tried, chosen = sweep, _best(settings, sweep)
+    else:
+        near = [(s, n) for n in CHOSEN for s in nearest(settings, sweep, task, n)]
+        tried = list(_rows(bench, near, CHOICE, store).values())
+        chosen = _best(settings, tried)
+        chosen += [(s, MANY) for s, n in chosen if n == CHOSEN[-1]]
     defaults = [(s, SWEPT) for s in swept if s.default and (s, SWEPT) not in chosen]
-    rows = _rows(bench, [*chosen, *defaults], seeds, store)
+    rows = _rows(bench, [*chosen, *defaults], SEEDS[: 2 if quick else None], store)
     for (s, nfe), row in rows.items():
         row["chosen"] = (s, nfe) in chosen
     if not quick:
-        rows |= _rows(bench, _doubtful(rows), list(AGAIN), store, chosen=True)
+        rows |= _rows(bench, _doubtful(rows), AGAIN, store, chosen=True)
     told = ("library", "method", "name", "nfe", "sliced")
-    tried = [{k: row.get(k) for k in told} for row in sweep]
-    return {"floor": bench.floor(), "sweep": tried, "cells": list(rows.values())}
+    brief = lambda found: [{k: row.get(k) for k in told} for row in found]
+    parts = {"sweep": brief(sweep), "tried": brief(tried), "cells": list(rows.values())}
+    return {"floor": bench.floor(), **parts}
 
 
 def usual(settings: Sequence[Setting]) -> list[Setting]:
@@ -166,11 +175,11 @@ def nearest(
     return found
 
 
-def _chosen(settings: Sequence[Setting], sweep: Sequence[Cell]) -> list[tuple[Setting, int]]:
+def _best(settings: Sequence[Setting], tried: Sequence[Cell]) -> list[tuple[Setting, int]]:
     """Of every method of every library the nearest at each NFE."""
     by_name = {s.name: s for s in settings}
     best: dict[tuple[str, str, int], Cell] = {}
-    for row in sweep:
+    for row in tried:
         key = (row["library"], row["method"], row["nfe"])
         if distance(row) < distance(best.get(key, {})):
             best[key] = row

@@ -37,7 +37,7 @@ PLANS: list[tuple[str, float | None, str]] = [
 """Name, eta of DDIM (None: the default of `sample`), and grid; the last is the default."""
 
 METHODS: dict[str, tuple[Method, list[dict[str, float]]]] = {
-    "DPS": (inverse.dps, [{}, {"variance": 0.3}]),
+    "DPS": (inverse.dps, [{}]),
     "PiGDM": (inverse.pigdm, [{}, {"variance": 0.3}, {"variance": 16.0}]),
     "DiffPIR": (inverse.diffpir, [{}, {"variance": 0.3}, {"variance": math.inf}]),
     "TMPD": (inverse.tmpd, [{}]),
@@ -80,7 +80,7 @@ def _conditional_means() -> Iterator[Setting]:
             solve = partial(by_plan, make=partial(make, **options), eta=eta)
             usual = not options and eta is None
             yield Setting(LIBRARY, method, name, solve, usual, grid)
-    for zeta, grid in product((0.3, 1.0), ("default", "time")):
+    for zeta, grid in product((0.3, 1.0, 3.0), ("default", "time")):
         name, solve = f"zeta={zeta:g}, DDIM eta=1", partial(dps_of_paper, zeta=zeta, eta=1.0)
         yield Setting(LIBRARY, "DPS", name, solve, grid=grid)
 

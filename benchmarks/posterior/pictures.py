@@ -11,7 +11,7 @@ from torch import Tensor
 from sde_diffusion.store import Cell
 
 from .asks import Setting
-from .measure import CHOICE, Bench
+from .measure import SEEDS, Bench
 from .problems import Task
 
 NFE = 50
@@ -33,7 +33,7 @@ def of(task: Task, settings: Sequence[Setting], cells: Sequence[Cell]) -> dict[s
         own = [r for r in cells if (r["library"], r["method"], r["nfe"]) == (*key, nfe)]
         found = next((r for r in own if r["chosen"] and "error" not in r), None)
         if found is not None:
-            x, _, _ = bench.samples(by_name[found["name"]], nfe, CHOICE)
+            x, _, _ = bench.samples(by_name[found["name"]], nfe, SEEDS[0])
             rows.append({"library": key[0], "method": key[1], **draw(x)})
     seen = torch.linalg.pinv(task.matrix) @ task.y[k]
     return {
