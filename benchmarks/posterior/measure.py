@@ -36,7 +36,7 @@ serves, and how many are chosen from."""
 CHOICE, SEEDS, AGAIN = range(3), range(3, 7), range(7, 19)
 """Seeds of the choice, of what is told of the chosen, and of what is measured again."""
 RULE = (
-    f"All settings are run at {SWEPT} calls under one seed; of the {FEW} nearest of each method the "
+    f"All settings are run at {SWEPT} calls under one seed; of the {FEW} nearest of a method the "
     f"nearest under {len(CHOICE)} seeds is chosen at {', '.join(map(str, CHOSEN))} calls, the last "
     f"for {MANY} too. What is told is measured under {len(SEEDS)} other seeds, the same for both "
     f"libraries; where ours then is farther, both are run again under {len(AGAIN)} more, and those "
