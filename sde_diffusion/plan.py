@@ -100,26 +100,28 @@ class Plan:
         for i, row in enumerate(self.rows):
             if row.kind not in KINDS or (row.kind == "end" and i != len(self.rows) - 1):
                 raise ValueError(f"row {i} has kind {row.kind!r}; it must be one of {KINDS}")
-            if i and not row.terms():
+            if i and not (row.x or row.d or row.z):
                 raise ValueError(f"row {i} has no terms; only row 0 (the start) may be empty")
             if not math.isfinite(number_of(row.t)):
                 raise ValueError(f"row {i} has t = {number_of(row.t)}; times must be finite")
-            limits = {"x": i, "d": outputs, "z": len(self.noises)}
-            for (name, k), c in row.terms():
-                if not 0 <= k < limits[name]:
-                    raise ValueError(f"row {i} uses {name}{k}, which does not exist before it")
-                if not math.isfinite(number_of(c)):
-                    raise ValueError(
-                        f"row {i} of {self.name} (t = {number_of(row.t):.6g}) has coefficient "
-                        f"{number_of(c)} on {name}{k}: the method is singular there; move the "
-                        "grid's end inside (alpha and sigma both positive) or choose a solver "
-                        "that reaches it"
-                    )
-                if name == "z" and k > draws:
+            limits = (("x", row.x, i), ("d", row.d, outputs), ("z", row.z, len(self.noises)))
+            for name, group, limit in limits:
+                for k, c in group.items():
+                    if not 0 <= k < limit:
+                        raise ValueError(f"row {i} uses {name}{k}, which does not exist before it")
+                    if not math.isfinite(c if isinstance(c, float) else number_of(c)):
+                        raise ValueError(
+                            f"row {i} of {self.name} (t = {number_of(row.t):.6g}) has coefficient "
+                            f"{number_of(c)} on {name}{k}: the method is singular there; move the "
+                            "grid's end inside (alpha and sigma both positive) or choose a solver "
+                            "that reaches it"
+                        )
+            for k in row.z:
+                if k > draws:
                     raise ValueError(
                         f"row {i} uses z{k} before z{draws}; number draws by first use"
                     )
-                draws = max(draws, k + 1) if name == "z" else draws
+                draws = max(draws, k + 1)
             outputs += row.asks
         if draws != len(self.noises):
             raise ValueError(f"{len(self.noises)} noises are declared and {draws} are used")

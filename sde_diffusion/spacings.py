@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.stats import beta as beta_law
+from scipy.special import betaincinv
 from torch import Tensor
 
 from .grid import ends, even_in_noise, pin, time_of_rho
@@ -74,7 +74,7 @@ def beta(
     _check_positive("a", a)
     _check_positive("b", b)
     start, end = ends(schedule, steps, t_start, t_end)
-    levels = beta_law.ppf(np.linspace(1.0, 0.0, steps + 1), a, b)
+    levels = betaincinv(a, b, np.linspace(1.0, 0.0, steps + 1))
     return pin(torch.from_numpy(end + (start - end) * levels), start, end)
 
 

@@ -77,12 +77,12 @@ def test_the_reference_is_as_good_as_it_says():
 
 @pytest.mark.parametrize("schedule", [VP, sd.EDM(), sd.FlowMatching(), sd.ddpm_linear()], ids=repr)
 def test_every_solver_of_the_package_takes_part(schedule):
-    found = sd.compare(PROBLEM.denoiser(schedule), (2,), nfe=(12,), grids=["uniform"], n=4)
+    found = sd.compare(PROBLEM.denoiser(schedule), (2,), nfe=(8,), grids=["uniform"], n=4)
     equal = " ".join(found.notes)
     for entry in variants():
         told = entry.short in {cell.solver for cell in found.cells} or entry.short in equal
         assert told, entry.short
-    assert all(cell.nfe <= 12 for cell in found.cells)
+    assert all(cell.nfe <= 8 for cell in found.cells)
     assert not {c.solver for c in found.cells} & {e.short for e in variants() if e.stochastic}
     assert any(cell.median < 0.5 for cell in found.cells)
 

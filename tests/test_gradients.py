@@ -39,12 +39,11 @@ def test_gradients_of_the_inner_times_up_to_exact_ends(name, options, schedule):
     assert times.grad.isfinite().all(), times.grad
     assert times.grad[-1] == 0
     inner = times.grad[1:-1]
-    # Along two directions that together see every time: enough, and a quotient is two tables.
-    for way in ([1.0, -0.6, 0.8, -0.4], [-0.5, -0.9, 0.4, 0.7]):
-        up, down = (
-            [points[0], *(t + h * w for t, w in zip(points[1:-1], way, strict=True)), points[-1]]
-            for h in (1e-5, -1e-5)
-        )
-        quotient = (functional(make(up)) - functional(make(down))) / 2e-5
-        slope = (inner * torch.tensor(way, dtype=DOUBLE)).sum()
-        assert abs(slope - quotient) < 1e-5 * times.grad.abs().max(), way
+    way = [1.0, -0.6, 0.8, -0.4]  # sees every time: enough, and a quotient is two tables
+    up, down = (
+        [points[0], *(t + h * w for t, w in zip(points[1:-1], way, strict=True)), points[-1]]
+        for h in (1e-5, -1e-5)
+    )
+    quotient = (functional(make(up)) - functional(make(down))) / 2e-5
+    slope = (inner * torch.tensor(way, dtype=DOUBLE)).sum()
+    assert abs(slope - quotient) < 1e-5 * times.grad.abs().max()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from cases import each
-from enumeration import every_solver, smooth_grid
+from enumeration import every_solver, representatives, smooth_grid
 from hypothesis import given
 from hypothesis import strategies as st
 from models import DOUBLE, GRID, VP, Net
@@ -18,7 +18,7 @@ from sde_diffusion.problems import ring
 from sde_diffusion.solvers import ddim, dpm_solver_pp_2m
 
 
-@each(("name", "options"), every_solver())
+@each(("name", "options"), representatives())
 def test_running_changes_nothing_but_its_own(name, options, x, denoiser):
     """Inputs, network and plan are as before; a second run and eight threads agree."""
     plan = sd.SOLVERS[name](VP, GRID, **options)

@@ -48,7 +48,7 @@ def end_seeds(path, k):
 def test_pull_equals_autograd_through_the_engine(name, options):
     """Two ways to one gradient: the adjoint of the rows, and autograd through `run`."""
     schedule = SCHEDULES["flow"]
-    family = moved_grid(name, options, schedule, 6)
+    family = moved_grid(name, options, schedule, 5)
     denoiser, x = problem().denoiser(schedule), starts()
     table = differentiate(family, family.start)
     source = sd.noise.IndependentNoise(3)

@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 BATCH = 16  # samples whose mean squared standard error is known
@@ -129,7 +129,7 @@ def joined(parts: list[Likelihood]) -> Likelihood:
 def _quantile(lanes: int, signs: bool, samples: int, level: float) -> float:
     """q at this level, of means of so many lanes; see the module."""
     if samples >= BATCH:
-        return min(float(student.ppf(0.5 + level / 2, lanes - 1)), (1 - level) ** -0.5)
+        return min(float(stdtrit(lanes - 1, 0.5 + level / 2)), (1 - level) ** -0.5)
     if signs and 0.75**lanes > 1 - level:
         return math.inf
     return float(_rank_one(lanes)[min(math.ceil(level * _DRAWS), _DRAWS) - 1])
