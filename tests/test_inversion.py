@@ -126,6 +126,8 @@ def test_quadratures_are_as_exact_upwards_as_downwards(variable):
         (lambda: sd.invert("dpm_solver_1", sd.FlowMatching(), [1.0, 0.5]), "alpha = 0"),
         (lambda: sd.invert("ddim", sd.FlowMatching(), [1.0, 0.5]), "no inverse on this grid"),
         (lambda: sd.invert("ddim", [1.0, 0.5], VP), "needs a Schedule second"),
+        (lambda: sd.invert("azula vAB", VP, [1.0, 0.5]), "made of, 'adams', order=2"),
+        (lambda: sd.invert("scipy", VP, [1.0, 0.5]), "steps depend on the samples"),
         (lambda: sd.resume(), "at least one state"),
     ],
 )
