@@ -215,7 +215,6 @@ LABELLED = sd.NetworkDenoiser(lambda x, t, labels: x, VP).given(torch.zeros(2))
         ({"denoiser": LABELLED}, "conditions of 2 samples are bound and x has 4"),
         ({"solver": "scipy", "steps": 3}, "leave out steps and last"),
     ],
-    ids=repr,
 )
 def test_what_comes_straight_back_is_checked_all_the_same(how, bad, words):
     with pytest.raises((ValueError, TypeError), match=words):
