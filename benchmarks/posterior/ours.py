@@ -38,7 +38,7 @@ PLANS: list[tuple[str, float | None, str]] = [
 
 METHODS: dict[str, tuple[Method, list[dict[str, float]]]] = {
     "DPS": (inverse.dps, [{}]),
-    "PiGDM": (inverse.pigdm, [{}, {"variance": 0.3}, {"variance": 16.0}]),
+    "PiGDM": (inverse.pigdm, [{}, {"variance": 0.3}, {"variance": 1.0}]),
     "DiffPIR": (inverse.diffpir, [{}, {"variance": 0.3}, {"variance": math.inf}]),
     "TMPD": (inverse.tmpd, [{}]),
     "MMPS": (inverse.mmps, [{}, {"iterations": 5}]),
