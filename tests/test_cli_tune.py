@@ -79,7 +79,7 @@ def test_a_stopped_run_goes_on(folder, capsys):
         (["--out", "plan.txt"], "ends in .json"),
         (["--base", "dimm"], "did you mean 'ddim'"),
         (["--base", "none.json"], "there is no such file"),
-        (["--option", "max_iterations=abc"], "a whole number"),
+        (["--option", "max_iterations=abc"], "an integer"),
         (["--option", "tolerance=1e-4"], "--teacher-tolerance"),
         (["--option", "chunk=64"], "--chunk"),
         (["--option", "seed=3"], "--seed"),

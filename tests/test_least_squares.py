@@ -65,9 +65,7 @@ def test_a_linear_problem_is_solved_in_one_step():
     torch.testing.assert_close(
         fit.numbers, best, rtol=0, atol=0.1 * float((linear.start - best).norm())
     )
-    more = least_squares(
-        linear, denoiser, loss, train, train, max_iterations=20, probes=2, tolerance=0
-    )
+    more = least_squares(linear, denoiser, loss, train, train, max_iterations=20, probes=2, ftol=0)
     torch.testing.assert_close(more.numbers, best, rtol=1e-7, atol=1e-9)
 
 
@@ -120,7 +118,7 @@ def test_the_loss_never_rises_and_the_best_is_by_validation():
     family, seen = table(base(3), SCHEDULE), []
     fit = least_squares(
         family, DATA.denoiser(SCHEDULE), endpoint(0.1), pairs(96, 1), pairs(64, 2),
-        watch=seen.append, max_iterations=15, tolerance=0,
+        watch=seen.append, max_iterations=15, ftol=0,
     )  # fmt: skip
     train = [p.train for p in seen]
     assert train == sorted(train, reverse=True)
@@ -149,7 +147,7 @@ def test_going_on_after_a_break_is_as_if_there_had_been_none(solver):
     def fit(iterations, **options):
         seen = []
         found = least_squares(
-            *give, max_iterations=iterations, tolerance=0, watch=seen.append, **options
+            *give, max_iterations=iterations, ftol=0, watch=seen.append, **options
         )
         return found, seen
 
@@ -259,7 +257,7 @@ def test_every_family_is_fitted_to_paths(free, schedule):
     path = DATA.trajectory(x, schedule, times)
     train = Pairs(x, path[-1], base.times[0], base.times[-1], times, path)
     fit = least_squares(
-        family, denoiser, trajectory(schedule), train, train, max_iterations=2, tolerance=0
+        family, denoiser, trajectory(schedule), train, train, max_iterations=2, ftol=0
     )
     objective = Objective(family, denoiser, trajectory(schedule), train)
     assert fit.train < objective.value(family.start)

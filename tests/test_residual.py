@@ -96,7 +96,7 @@ def test_a_block_moves_alone(task):
 def test_turns_never_raise_the_loss_and_go_on_after_a_break(task, method, options):
     family, blocks, rest = task
     told: list[Progress] = []
-    options = {"method": method, "turns": 4, "tolerance": 0.0, **options}
+    options = {"method": method, "turns": 4, "ftol": 0.0, **options}
     fit = in_turn(family, blocks, *rest, watch=told.append, **options)
     losses = told[-1].state["losses"]
     assert len(losses) == 3
@@ -115,7 +115,7 @@ def test_turns_come_less_low_than_all_numbers_at_once(task):
     family, blocks, (denoiser, loss, train, _) = task
     rest = (denoiser, loss, train, train)
     together = least_squares(family, *rest, max_iterations=12)
-    turns = in_turn(family, blocks, *rest, turns=4, max_iterations=3, tolerance=-1.0)
+    turns = in_turn(family, blocks, *rest, turns=4, max_iterations=3, ftol=-1.0)
     start = Objective(family, denoiser, loss, train).value(family.start)
     assert together.train < 0.8 * turns.train < 0.8 * start
 

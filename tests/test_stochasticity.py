@@ -111,6 +111,20 @@ def test_sliced_loss_of_two_gaussians():
     assert sliced().residual((x + m)[None], torch.zeros(1), pairs).abs().max() < 1e-12
 
 
+def test_features_are_compared_in_the_place_of_samples():
+    """The gaps of f(x): of a shift along the first axis, f = the second coordinate sees nothing."""
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pairs = Pairs(x, x + torch.tensor([1.0, 0.0]), 1.0, 0.0)
+
+    def gap(f):
+        residual = sliced(directions=400, features=f).residual(x[None], torch.zeros(1), pairs)
+        return float(residual.square().sum(1).mean())
+
+    assert gap(lambda x: x[:, 1:]) < 1e-24
+    assert gap(lambda x: 3 * x[:, :1]) == pytest.approx(9.0)  # directions of one axis: +1 and -1
+    assert gap(lambda x: x) == pytest.approx(0.5, rel=0.2)  # the mean of cos^2
+
+
 def test_noise_where_it_forgets_an_error_of_the_network():
     """A denoiser that is off by a shift above sigma/alpha = 0.5, and right below.
 

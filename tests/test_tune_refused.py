@@ -79,7 +79,12 @@ def test_bad_requests_are_refused_with_a_cure(options, words):
         ({"starts": 4, "validation": 2}, "2 train starts for 3 free numbers"),
         ({"free": "table", "method": None}, "9 train starts for .* free numbers"),
         ({"free": "alternate", "method": None}, "9 train starts for .* free numbers"),
-        *(({"max_iterations": n}, "a whole number of at least 1") for n in (0, "abc", 2.5, True)),
+        *(({"max_iterations": n}, "an integer of at least 1") for n in (0, "abc", 2.5, True)),
+        ({"free": "table", "method": None, "tries": 0}, "tries = 0 must be an integer"),
+        *(
+            ({"free": "table", "method": None, "ftol": v}, "relative decrease")
+            for v in ("abc", 1.0, -1e-3, True)
+        ),
         ({"free": "table", "method": None, "guesses": [PLAN.detached()], "nfe": 5}, "asks 3 times"),
         ({"base": "ddpm", "loss": "sliced", "free": "table", "method": None}, "draws noise"),
     ],

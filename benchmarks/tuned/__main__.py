@@ -28,11 +28,16 @@ from torch import Tensor
 from sde_diffusion import SOLVERS, Plan, run
 from sde_diffusion.denoise import Denoiser
 from sde_diffusion.files import write_atomic
+from sde_diffusion.progress import Progress
 from sde_diffusion.times import default
 from sde_diffusion.tuning.base import Base
+from sde_diffusion.tuning.fit import Fit
+from sde_diffusion.tuning.kept import probe
 from sde_diffusion.tuning.least_squares import least_squares
-from sde_diffusion.tuning.loss import SCALE, endpoint
+from sde_diffusion.tuning.loss import SCALE, Loss, endpoint
+from sde_diffusion.tuning.pairs import Pairs
 from sde_diffusion.tuning.restarts import first_guesses, restarts
+from sde_diffusion.tuning.resume import Keeper
 from sde_diffusion.tuning.table import table
 
 from ..about import where_and_when
@@ -57,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kept", type=Path, default=Path("benchmarks/output/tuned"))
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # weights of far digits: products with these take twice as long
     best = json.loads(asked.quality.read_text())["cells"]
     for model in asked.model:
         for range_ in asked.range:
@@ -84,14 +90,15 @@ def _measure(model: str, range_: str, nfe: int, output: Path, kept: Path) -> dic
     base = SOLVERS["angular"](case.schedule, times)
     task = (denoiser, endpoint(SCALE), given.train, given.validation)
     of_edm = _plan_path(output, model, "edm", nfe)
-    began, cpu = time.monotonic(), time.process_time()
+    began, cpu, before = time.monotonic(), time.process_time(), 0.0
     if range_ != "edm" and of_edm.exists():
         carried = table(Plan.load(of_edm), SCHEDULES["edm"][0]).start
         family = table(first_guesses(base, case.schedule)[0], case.schedule)
         fit = least_squares(family, *task, numbers=carried, max_iterations=12)
         plan = family.plan(fit.numbers)
     else:
-        plan, fit = restarts(Base(base, case.schedule, base.times), *task)
+        file = kept / "fits" / f"{model}-{range_}-{nfe}.npz"
+        plan, fit, before = _resumed(file, Base(base, case.schedule, base.times), *task)
     seconds = time.monotonic() - began
     plan.save(_plan_path(output, model, range_, nfe))
     start = (case.start * case.schedule.alpha(case.t_start)).reshape(-1, *case.problem.event_shape)
@@ -108,8 +115,29 @@ def _measure(model: str, range_: str, nfe: int, output: Path, kept: Path) -> dic
         "stopped": fit.stopped,
         "begun with": "the plan of edm" if range_ != "edm" and of_edm.exists() else "first guesses",
         "seconds": seconds,
-        "processor seconds": time.process_time() - cpu,
+        "processor seconds": before + time.process_time() - cpu,
     }
+
+
+def _resumed(
+    file: Path, base: Base, denoiser: Denoiser, loss: Loss, train: Pairs, validation: Pairs
+) -> tuple[Plan, Fit, float]:
+    """(plan, its fit, processor seconds before a break); a fit that was stopped goes on."""
+    spent, cpu = file.with_suffix(".json"), time.process_time()
+    before = float(json.loads(spent.read_text())) if spent.exists() else 0.0
+    answers = probe(denoiser, train.starts, train.t_start, train.t_end)
+    with Progress(0, True) as telling:
+        keeper = Keeper(file, answers, file.stem, telling)
+        going: dict[str, Any] = {"numbers": keeper.numbers, "state": keeper.state, "watch": keeper}
+        try:
+            plan, fit = restarts(base, denoiser, loss, train, validation, **going)
+        except KeyboardInterrupt:
+            keeper.save()
+            write_atomic(spent, json.dumps(before + time.process_time() - cpu).encode())
+            raise
+    for path in (file, spent):
+        path.unlink(missing_ok=True)
+    return plan, fit, before
 
 
 def _plan_path(output: Path, model: str, range_: str, nfe: int) -> Path:

@@ -56,7 +56,7 @@ def in_turn(
     watch: Watch | None = None,
     method: Callable[..., Fit] = least_squares,
     turns: int = 8,
-    tolerance: float = 1e-3,
+    ftol: float = 1e-3,
     **options: Any,
 ) -> Fit:
     """The best numbers of a family, found block by block.
@@ -71,8 +71,8 @@ def in_turn(
         state: of a `Progress`, to go on as if there had been no break.
         method: of each turn's fit.
         turns: how many at most, each of one block.
-        tolerance: relative decrease of the validation loss in a round, all blocks, below which
-            the fit has converged.
+        ftol: relative decrease of the validation loss in a round, all blocks, below which the fit
+            has converged.
         options: of the method, in each turn.
 
     Raises:
@@ -106,7 +106,7 @@ def in_turn(
             stopped = last.stopped
             break
         before = here.losses[-1 - len(blocks) :]
-        if len(before) > len(blocks) and before[-1] > (1 - tolerance) * before[0]:
+        if len(before) > len(blocks) and before[-1] > (1 - ftol) * before[0]:
             stopped = "converged"
             break
     if last is None:
@@ -145,6 +145,7 @@ def alternate(
     watch: Watch | None = None,
     turns: int = 8,
     max_iterations: int = 10,
+    ftol: float = 1e-3,
 ) -> tuple[Plan, Fit]:
     """The whole table of the base, coefficients and noise levels in turn (`in_turn`)."""
     family = table(base.plan, base.schedule)
@@ -161,5 +162,6 @@ def alternate(
         **seam,
         turns=turns,
         max_iterations=max_iterations,
+        ftol=ftol,
     )
     return family.plan(fit.numbers), fit

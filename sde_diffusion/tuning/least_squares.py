@@ -50,10 +50,11 @@ def least_squares(
     state: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     max_iterations: int = 50,
-    tolerance: float = 1e-3,
+    ftol: float = 1e-3,
     chunk: int = 128,
     noise: int = 0,
     probes: int = 1,
+    seed: int = 0,
 ) -> Fit:
     """The numbers of a family that make the loss least on the train pairs.
 
@@ -67,11 +68,12 @@ def least_squares(
         state: of the last `Progress`, to go on as if there had been no break.
         watch: called after each iteration.
         max_iterations: counted from the very beginning, a break or not.
-        tolerance: relative decrease of the train loss in an iteration below which, twice in a row,
-            the fit has converged.
+        ftol: relative decrease of the train loss in an iteration below which, twice in a row, the
+            fit has converged.
         chunk: samples run at once; memory holds all their states and the graph of one call.
         noise: seed of a stochastic plan's noise, drawn once.
         probes: pulls a sample for H, see `objective`.
+        seed: of their signs, which decide among minima that lie close to each other.
 
     Returns:
         The best numbers by validation loss; stopped is "not finite" if there was no loss at the
@@ -102,7 +104,7 @@ def least_squares(
         check_gradient(denoiser, family.plan(), fitted.pairs.starts[: min(chunk, 2)])
     while math.isfinite(here.train) and here.iteration < max_iterations and here.idle < _IDLE:
         with differentiable():
-            _advance(here, fitted, tested, tolerance)
+            _advance(here, fitted, tested, ftol, seed)
         if watch is not None:
             watch(here.progress())
     stopped = "converged" if here.idle >= _IDLE else "iterations"
@@ -123,16 +125,17 @@ class _State:
     best_validation: float
     damping: float = 1e-3
     iteration: int = 0
-    idle: int = 0  # iterations since the loss last fell by more than the tolerance
+    idle: int = 0  # iterations since the loss last fell by more than ftol of it
 
     def progress(self) -> Progress:
         """What the watcher sees."""
         return Progress(self.iteration, self.numbers, self.train, self.validation, dict(vars(self)))
 
 
-def _advance(here: _State, fitted: Objective, tested: Objective, tolerance: float) -> None:
+def _advance(here: _State, fitted: Objective, tested: Objective, ftol: float, seed: int) -> None:
     """One iteration: steps tried with growing damping until one lowers the loss."""
-    gradient, hessian = fitted.normal_equations(here.numbers, here.iteration)
+    signs = (seed * 1_000_003 + here.iteration) % 2**63
+    gradient, hessian = fitted.normal_equations(here.numbers, signs)
     diagonal = hessian.diagonal()
     scale = diagonal.clamp(min=max(1e-12 * float(diagonal.max()), 1e-300)).sqrt()
     scaled, unit = hessian / torch.outer(scale, scale), torch.eye(len(scale), dtype=scale.dtype)
@@ -143,7 +146,7 @@ def _advance(here: _State, fitted: Objective, tested: Objective, tolerance: floa
         numbers = here.numbers - step
         train = fitted.value(numbers)
         if train < here.train:
-            if train < (1 - tolerance) * here.train:
+            if train < (1 - ftol) * here.train:
                 here.idle = 0
             here.numbers, here.train, here.validation = numbers, train, tested.value(numbers)
             here.damping = max(here.damping * _LESS, _LOWEST)

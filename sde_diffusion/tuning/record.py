@@ -18,6 +18,7 @@ from .pairs import Pairs
 from .report import ended
 from .way import Way
 
+_EARLIER = ("about", "label", "schedule", "loss", "seed", "date", "version")
 GAIN = 1 + 1e-6  # less than this is rounding, and no gain over what there was before
 
 
@@ -70,3 +71,9 @@ def record_of(
         "version": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def before(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a plan that is tuned again was, and was before: some words of each, the oldest first."""
+    words = {key: origin[key] for key in _EARLIER if key in origin} or dict(origin)
+    return [*origin.get("before", ()), words]

@@ -66,10 +66,8 @@ def notes(origin: Mapping[str, Any]) -> list[str]:
             f"The fit did not better it on the validation starts: this is the {origin['chosen']} "
             "plan as it was."
         )
-    before = origin.get("before", {})
-    if "about" in before:
-        lines.append(f"Begun with a plan of its own origin. {before['about']}")
-    return lines
+    earlier = [one["about"] for one in reversed(origin.get("before", ())) if "about" in one]
+    return lines + [f"Begun with a plan of its own origin. {about}" for about in earlier]
 
 
 def ended(stopped: str) -> str:

@@ -1,10 +1,16 @@
 r"""A whole table fitted from several first guesses.
 
 The loss of a table has many local minima, and which one a fit ends in is a matter of where it
-begins; and the way there is long, but a few hundred starts show it as well as many. So
+begins, and of chance; the way there is long, but a few hundred starts show it as well as many. So
 
-    1. each guess is fitted on few starts, until it converges;
-    2. the best by validation loss goes on, on all starts.
+    1. each guess is fitted on few starts, `tries` times, with other signs in the estimate of H (see
+       `objective`) each time: a few iterations, which tell the hopeless ones;
+    2. the best go on, on few starts, until they converge;
+    3. the best of these go on, on all starts, and the best of all is the plan.
+
+The best by the loss on starts that the fit has not seen: those for validation, and in the first two
+rounds the other train starts (successive halving: Jamieson & Talwalkar, "Non-stochastic best arm
+identification and hyperparameter optimization", 2016, arXiv:1502.07943).
 
 On few starts, those that change mode are noise: there the loss is the robust one with q = 0 and 3 c
 (see `Loss`) in place of its own q and c.
@@ -22,10 +28,11 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..counts import check_count
 from ..denoise import Denoiser
 from ..few_steps import fitted_plan
 from ..form import number_of
@@ -37,12 +44,14 @@ from .base import Base
 from .fit import Fit, Progress, Watch
 from .least_squares import least_squares
 from .loss import Loss
+from .measure import measure
 from .pairs import Pairs
 from .table import table
 
 _POWERS = (1.0, 1.5)
 _FEW = 512  # starts of the early fits
-_EARLY = 40  # the most iterations of a guess
+_LOOK, _EARLY = 6, 30  # the most iterations of the first two rounds
+_SECOND, _LAST = 3, 2  # fits that reach the second round, and the last
 
 
 def restarts(
@@ -55,9 +64,12 @@ def restarts(
     numbers: Tensor | None = None,
     state: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
-    max_iterations: int = 12,
+    max_iterations: int = 15,
+    ftol: float = 1e-3,
     chunk: int = 128,
     guesses: Sequence[Plan] = (),
+    tries: int = 2,
+    seed: int = 0,
 ) -> tuple[Plan, Fit]:
     """The best table found, with as many calls and the same ends as the plan given.
 
@@ -69,10 +81,13 @@ def restarts(
         validation: starts to choose on.
         numbers, state: of the last `Progress`, to go on as if there had been no break.
         watch: called after each iteration.
-        max_iterations: of the last fit, on all starts.
+        max_iterations: of each of the last fits, on all starts.
+        ftol: of `least_squares`, in every fit.
         chunk: samples run at once.
         guesses: plans of as many calls with the same ends, to try beside the usual ones: say, one
             fitted to another model, or on another schedule (`transform.on_schedule`).
+        tries: fits of each guess in the first round, at least 1.
+        seed: of the signs.
 
     Returns:
         (the plan, its fit).
@@ -80,13 +95,18 @@ def restarts(
     Raises:
         TypeError: a guess that is no plan.
         ValueError: a stochastic plan; a guess with another number of calls or other ends; fewer
-            train starts than free numbers.
+            train starts than free numbers; tries below 1.
     """
     began = time.monotonic()
-    fits = _Fits(base.schedule, denoiser, loss, train, validation, chunk, watch, state)
-    fitted = [fits(guess, _EARLY, early=True) for guess in _tried(base, guesses)]
-    found, _ = min(fitted, key=lambda pair: pair[1].validation)
-    found, fit = fits(found, max_iterations)
+    check_count("tries", tries)
+    fits = _Fits(base.schedule, denoiser, loss, train, validation, chunk, ftol, watch, state)
+    tried = [(guess, seed * tries + k) for guess in _tried(base, guesses) for k in range(tries)]
+    looked = [(fits(guess, _LOOK, signs, early=True), signs) for guess, signs in tried]
+    looked = sorted(looked, key=lambda one: one[0].loss)[:_SECOND]
+    early = [(fits(one.plan, _EARLY, signs, early=True), signs) for one, signs in looked]
+    early = sorted(early, key=lambda one: one[0].loss)[:_LAST]
+    last = [fits(one.plan, max_iterations, signs) for one, signs in early]
+    found, fit, _ = min(last, key=lambda one: one.loss)
     spent = time.monotonic() - began
     return found, Fit(fit.numbers, fit.train, fit.validation, fits.iterations, spent, fit.stopped)
 
@@ -147,6 +167,14 @@ def _check(guess: Plan, plan: Plan) -> None:
             raise ValueError(f"the guess {guess.name} {end} at t = {there:g}, the plan at {here:g}")
 
 
+class _Fitted(NamedTuple):
+    """A fitted table, its fit, and the loss on all starts that the fit has not seen."""
+
+    plan: Plan
+    fit: Fit
+    loss: float
+
+
 @dataclass
 class _Fits:
     """A sequence of fits that can be stopped: those done are remembered, the last goes on."""
@@ -157,13 +185,14 @@ class _Fits:
     train: Pairs
     validation: Pairs
     chunk: int
+    ftol: float
     watch: Watch | None
     state: Mapping[str, Any] | None
     done: list[tuple[Tensor, float, float, int, str]] = field(default_factory=list)
     iterations: int = 0
 
-    def __call__(self, plan: Plan, iterations: int, early: bool = False) -> tuple[Plan, Fit]:
-        """The plan's table fitted: (the fitted plan, its fit)."""
+    def __call__(self, plan: Plan, iterations: int, signs: int, early: bool = False) -> _Fitted:
+        """The plan's table fitted."""
         family = table(plan, self.schedule)
         loss, train, validation = self.loss, self.train, self.validation
         if early:
@@ -179,11 +208,23 @@ class _Fits:
             state=self._unfinished(),
             watch=self._tell,
             max_iterations=iterations,
+            ftol=self.ftol,
             chunk=self.chunk,
+            seed=signs,
         )
         self.done.append((fit.numbers, fit.train, fit.validation, fit.iterations, fit.stopped))
         self.iterations += fit.iterations
-        return family.plan(fit.numbers), fit
+        found = family.plan(fit.numbers)
+        return _Fitted(found, fit, self._loss(found, self.train.part(len(train))))
+
+    def _loss(self, plan: Plan, others: Pairs) -> float:
+        """The loss on the validation starts and on others."""
+        total = 0.0
+        for pairs in (self.validation, others):
+            if len(pairs):
+                loss = measure(plan, self.denoiser, self.loss, pairs, self.chunk).loss
+                total += loss * len(pairs)
+        return total / (len(self.validation) + len(others))
 
     def _remembered(self) -> Fit | None:
         """The next fit, if it was done before a break."""

@@ -45,7 +45,7 @@ from .kept import probe
 from .loss import Loss
 from .measure import Errors, measure
 from .pairs import Pairs
-from .record import GAIN, record_of, warn
+from .record import GAIN, before, record_of, warn
 from .reference import Reference, how_many, pairs_of
 from .report import summary
 from .resume import Keeper
@@ -200,7 +200,7 @@ def tune(
         for key, on in found.items()
     }
     if beginning.plan.origin:  # a plan that was tuned before
-        record["before"] = dict(beginning.plan.origin)
+        record["before"] = before(beginning.plan.origin)
     record |= {"seconds": time.monotonic() - began, "about": summary(record)}
     warn(found, plans, fit, best)
     return replace(chosen, origin=record)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..counts import check_count
 from ..names import look_up, unknown
 from ..plan import Plan
 from .base import Base
@@ -14,6 +15,7 @@ from .choices import COUNTS, FAMILIES, METHODS, STRATEGIES, Fitter, Strategy
 from .family import Family
 from .fit import Fit
 
+_COUNTS = {"max_iterations", "tries", "turns"}
 _SEAM = ("numbers", "state", "watch")  # what every fit takes beside its own options
 
 
@@ -96,9 +98,14 @@ def _check_options(
     for option in options:
         if option not in own:
             raise TypeError(unknown(f"option of tune with {name}", option, [*own, *also]))
-    most = options.get("max_iterations", 1)
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise ValueError(f"max_iterations = {most!r}: give a whole number of at least 1")
+    for count in _COUNTS & set(options):
+        check_count(count, options[count])
+    ftol = options.get("ftol", 0.0)
+    if isinstance(ftol, bool) or not isinstance(ftol, int | float) or not 0 <= ftol < 1:
+        raise ValueError(
+            f"ftol = {ftol!r}: the relative decrease of the loss below which a fit has converged, "
+            "from 0 to below 1"
+        )
 
 
 def _shared(
