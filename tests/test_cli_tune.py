@@ -83,7 +83,7 @@ def test_a_stopped_run_goes_on(folder, capsys):
         (["--option", "tolerance=1e-4"], "--teacher-tolerance"),
         (["--option", "chunk=64"], "--chunk"),
         (["--option", "seed=3"], "--seed"),
-        (["--option", "nope=1"], "Known: max_iterations, noise, probes\n"),
+        (["--option", "nope=1"], "Known: ftol, max_iterations, noise, probes\n"),
         (["--device", "cudaa"], "--device cudaa"),
         (["--free", "scalar"], "did you mean 'scalars'"),
         (["--loss", "endpiont"], "did you mean 'endpoint'"),
