@@ -161,5 +161,5 @@ def test_langevin_needs_noise_and_finite_answers():
     broken = sd.FunctionDenoiser(lambda x, t: x / 0, SCHEDULE)
     with pytest.raises(FloatingPointError, match="t = 0"):
         daps(broken, x, [0.5, 0.0], measurement)
-    with pytest.raises(TypeError, match="not a Denoiser"):
+    with pytest.raises(TypeError, match="has no schedule"):
         daps(lambda x, t: x, x, [0.5, 0.0], measurement)
