@@ -337,11 +337,16 @@ class NetworkDenoiser(Denoiser):
         """The network at c_in x, asked in its own dtype and answered in the state's."""
         scaled = x if not isinstance(c_in, Tensor) and c_in == 1.0 else x * c_in
         asked = scaled if dtype is x.dtype else scaled.to(dtype)
+        differentiated = asked.requires_grad and torch.is_grad_enabled()
+        if differentiated:
+            asked = asked.view_as(asked)  # a node of its own, to be found in the answer's graph
         output = self.network(asked, label, *self._condition)
         channels = [self.outputs * c for c in x.shape[1:2]]
         fits = isinstance(output, Tensor) and output.shape == (len(x), *channels, *x.shape[2:])
         if not fits or self.outputs > x.ndim:  # states (batch,) have no channels to double
             raise ValueError(wrong_output(output, x, self.outputs))
+        if differentiated and not comes_from(output, asked):  # d = a x + b F would hide it
+            raise ValueError(unseen("the network's answer"))
         return output if output.dtype is x.dtype else output.to(x.dtype)
 
     def _tell(self, t: Tensor, x: Tensor) -> Tensor:
@@ -388,6 +393,29 @@ def check_denoiser(denoiser: object, who: str = "the denoiser") -> None:
             f"{who} is {type(denoiser).__name__}, which has no schedule; wrap it: "
             "NetworkDenoiser(network, schedule) or FunctionDenoiser(function, schedule)"
         )
+
+
+def comes_from(output: Tensor, asked: Tensor) -> bool:
+    """Whether autograd sees a way from an answer to what was asked, which is no leaf."""
+    seen: set[object] = {None}
+    waiting = [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is asked.grad_fn:
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]  # type: ignore[union-attr]
+    return False
+
+
+def unseen(what: str) -> str:
+    """What to say of an answer that autograd does not lead back to x."""
+    return (
+        f"{what} has no gradient in x: it is computed under no_grad, from a detached copy, or in "
+        "numpy; choose a method without gradients, or let autograd see it (an answer that depends "
+        "on x nowhere is told so: return answer + 0 * x)"
+    )
 
 
 def wrong_output(output: object, x: Tensor, outputs: int = 1) -> str:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from .denoise import Denoiser
+from .denoise import Denoiser, unseen
 from .scalar import Scalar
 from .schedule import Schedule
 
@@ -50,7 +50,7 @@ def denoise_with_pull(denoiser: Denoiser, x: Tensor, t: Scalar) -> tuple[Tensor,
     with tracked("the denoiser"):
         d = denoiser(leaf, t)
     if not d.requires_grad:
-        raise ValueError(_unseen("the denoiser's answer"))
+        raise ValueError(unseen("the denoiser's answer"))
 
     def pull(v: Tensor) -> Tensor:
         if v.shape != x.shape:
@@ -62,7 +62,7 @@ def denoise_with_pull(denoiser: Denoiser, x: Tensor, t: Scalar) -> tuple[Tensor,
             d, leaf, v.to(d), retain_graph=True, create_graph=keep, allow_unused=True
         )
         if product is None:  # the graph leads to the network's parameters alone
-            raise ValueError(_unseen("the denoiser's answer"))
+            raise ValueError(unseen("the denoiser's answer"))
         return product
 
     return d if keep else d.detach(), pull
@@ -100,12 +100,12 @@ def gradient_of_log(
             "the one of the wanted class"
         )
     if not value.requires_grad:
-        raise ValueError(_unseen("log_p's answer"))
+        raise ValueError(unseen("log_p's answer"))
     (gradient,) = torch.autograd.grad(
         value, leaf, torch.ones_like(value), create_graph=keep, allow_unused=True
     )
     if gradient is None:
-        raise ValueError(_unseen("log_p's answer"))
+        raise ValueError(unseen("log_p's answer"))
     return gradient
 
 
@@ -166,10 +166,3 @@ def tracked(what: str) -> Iterator[None]:
             "of it, or copy them: network.load_state_dict(weights, assign=False) into a network "
             "made outside, condition.clone()"
         ) from error
-
-
-def _unseen(what: str) -> str:
-    return (
-        f"{what} has no gradient in x: it is computed under no_grad, from a detached copy, or in "
-        "numpy; choose a method without gradients, or let autograd see it"
-    )

@@ -1,5 +1,7 @@
 """Products with a denoiser's Jacobian: Tweedie's covariance, and what autograd cannot do."""
 
+from functools import partial
+
 import pytest
 import torch
 from cases import each
@@ -112,6 +114,31 @@ def test_an_answer_that_autograd_does_not_see_is_refused():
         gradient_of_log(lambda x: (x.detach() * weight).sum(1), x)
     with pytest.raises(ValueError, match="no gradient in x"):
         gradient_of_log(lambda x: x.detach().sum(1), x)
+
+
+def test_a_network_without_a_graph_is_refused_whatever_it_predicts():
+    """d = a x + b F has a graph by a x alone, so that F itself is looked at."""
+    network, x = Net(dtype=DOUBLE), normal(4, 3)
+    ways = [
+        torch.no_grad()(network.forward),
+        torch.inference_mode()(network.forward),
+        lambda x, t: network(x.detach(), t),  # a graph, to the parameters alone
+        lambda x, t: torch.from_numpy(network(x, t).detach().numpy().copy()),
+    ]
+    for prediction in ("noise", "data", "velocity", "flow", "score", "edm"):
+        for way in ways:
+            denoiser = sd.NetworkDenoiser(way, VP, prediction)
+            for t in (0.5, torch.tensor(0.5), torch.full((4,), 0.5)):
+                with pytest.raises(ValueError, match="network's answer has no gradient in x"):
+                    denoise_with_pull(denoiser, x, t)
+            with torch.no_grad():
+                denoiser(x, 0.5)
+        seen = sd.NetworkDenoiser(lambda x, t: torch.ones_like(x) + 0 * x, VP, prediction)
+        denoise_with_pull(seen, x, 0.5)[1](x)  # a constant that says so
+        one = sd.NetworkDenoiser(network, VP, prediction)
+        v = torch.ones(4, 3, dtype=DOUBLE)
+        product = torch.func.vjp(partial(one, t=0.5), x)[1](v)[0]  # its tensors are wrapped
+        torch.testing.assert_close(product, denoise_with_pull(one, x, 0.5)[1](v))
 
 
 def test_a_pull_refuses_another_shape_and_a_state_that_went_on():

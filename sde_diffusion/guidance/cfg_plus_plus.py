@@ -23,12 +23,13 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from ..counts import checked_number
 from ..denoise import Denoiser
 from ..times import check_grid
 from .classifier_free import pair
 from .extrapolation import Extrapolation
 from .guided import Guided, check_denoisers
-from .scales import checked_number, checked_scale
+from .scales import checked_scale
 
 
 def cfg_plus_plus(
@@ -64,7 +65,8 @@ def cfg_plus_plus(
         raise ValueError(f"eta = {eta} must lie in [0, 1]")
     if callable(scale):
         raise TypeError("the scale of CFG++ is one number: it varies with the steps by itself")
-    checked_scale(scale)
+    w = checked_scale(scale)
+    assert not callable(w)
     if not isinstance(times, Tensor | Sequence) or isinstance(times, str):
         raise TypeError(f"times = {times!r} must be the grid of the sampler, as plan.times")
     schedule = conditional.schedule
@@ -72,7 +74,7 @@ def cfg_plus_plus(
     for t, s in pairwise(float(t) for t in check_grid(schedule, times)):
         h = float(schedule.half_log_snr(s) - schedule.half_log_snr(t))
         tau = -(eta**2) * math.expm1(-2 * h)
-        scales[t] = scale / (1 - math.sqrt(1 - tau) * math.exp(-h))
+        scales[t] = w / (1 - math.sqrt(1 - tau) * math.exp(-h))
 
     def at(t: float) -> float:
         known = min(scales, key=lambda u: abs(u - t))

@@ -26,11 +26,12 @@ import math
 import torch
 from torch import Tensor
 
+from ..counts import checked_number
 from ..denoise import Denoiser, along
 from ..scalar import Scalar
 from .classifier_free import pair
 from .guided import Guided, Rule, alone
-from .scales import GuidanceScale, checked_number, checked_scale, scale_at
+from .scales import GuidanceScale, checked_scale, scale_at
 
 
 class CFGZeroStar(Guided):

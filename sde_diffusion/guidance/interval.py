@@ -16,10 +16,10 @@ import math
 import torch
 from torch import Tensor
 
+from ..counts import checked_number
 from ..denoise import Denoiser
 from ..scalar import Scalar
 from .guided import Guided, Rule, alone, check_guided
-from .scales import checked_number
 
 _ROUNDING = 1e-9  # a grid point made from the level of an end lies on it
 

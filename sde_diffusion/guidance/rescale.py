@@ -21,13 +21,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..counts import checked_number
 from ..denoise import Denoiser, NetworkDenoiser, along
 from ..names import look_up
 from ..predictions import AFFINE, check_defined
 from ..scalar import Scalar
 from .guided import Guided, Rule, check_guided, itself
 from .interval import LimitedInterval
-from .scales import checked_number
 
 
 class Rescaled(Guided):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from numbers import Real
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..counts import checked_number
 from ..form import number_of
 from ..scalar import Scalar
 
@@ -25,22 +26,15 @@ def checked_scale(scale: GuidanceScale, name: str = "scale") -> GuidanceScale:
     """
     if callable(scale):
         return scale
-    if isinstance(scale, bool) or not isinstance(scale, Real):
-        raise TypeError(f"{name} = {scale!r} must be a number, or a function of the time t")
-    if not math.isfinite(scale):
-        raise ValueError(f"{name} = {scale} must be finite")
-    return float(scale)
-
-
-def checked_number(value: float, name: str) -> float:
-    """The value, if it is a number.
-
-    Raises:
-        TypeError: if not.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} = {value!r} must be a number")
-    return float(value)
+    try:
+        number = checked_number(scale, name)
+    except TypeError as error:
+        each = " (a scale for each sample is a rule of your own: see Rule)"
+        several = isinstance(scale, Tensor | np.ndarray | Sequence) and not isinstance(scale, str)
+        raise TypeError(f"{error}, or a function of the time t{each if several else ''}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name} = {number} must be finite")
+    return number
 
 
 def scale_at(scale: GuidanceScale, t: Scalar, name: str = "scale") -> Scalar:
@@ -65,10 +59,9 @@ def scale_at(scale: GuidanceScale, t: Scalar, name: str = "scale") -> Scalar:
 
 
 def _finite(value: Scalar, t: Scalar, name: str) -> Scalar:
-    a_number = isinstance(value, Tensor) and value.numel() == 1 and value.dtype is not torch.bool
-    if not a_number and (isinstance(value, bool) or not isinstance(value, Real)):
-        raise TypeError(f"{name}({number_of(t):g}) = {value!r} must be a number")
-    number = number_of(value)
+    what = f"{name}({number_of(t):g})"
+    one = value.reshape(()) if isinstance(value, Tensor) and value.numel() == 1 else value
+    number = checked_number(one, what)
     if not math.isfinite(number):
-        raise ValueError(f"{name}({number_of(t):g}) = {number} must be finite")
-    return value
+        raise ValueError(f"{what} = {number} must be finite")
+    return one if isinstance(one, Tensor) and one.requires_grad else number

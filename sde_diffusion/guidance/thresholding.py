@@ -16,10 +16,10 @@ import math
 import torch
 from torch import Tensor
 
+from ..counts import checked_number
 from ..denoise import Denoiser
 from ..scalar import Scalar
 from .guided import Guided, Rule
-from .scales import checked_number
 
 
 class StaticThresholding(Guided):
