@@ -1,6 +1,12 @@
 """What the benchmark of tuned plans says of its figures."""
 
+import statistics
+
+import torch
+
 from benchmarks.tuned.__main__ import row, untuned
+from benchmarks.tuned.many import METRICS, rivals, share_of
+from benchmarks.tuned.many import figures as figures_of
 
 
 def figures(rms, median):
@@ -26,3 +32,29 @@ def test_a_share_within_the_bar_is_bold():
     assert "| 0.50/**0.33** |" in row(5, cell, pair)
     assert row(8, cell, pair).startswith("| 8 | 0.1/0.03 |")
     assert "**0.50**" in row(8, cell, pair)  # 0.65 is allowed there
+
+
+def test_standard_errors_are_the_spread_over_sets_of_starts():
+    """200 sets of 1,024 errors with a heavy tail: the mean of the errors told is the spread seen,
+    within 15 % (5 % is its standard deviation), for figures and for shares over the same starts.
+    """
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(2, 200, 1024, generator=generator, dtype=torch.float64)
+    theirs = (0.5 * normal[0]).exp()  # a start that is hard for one is hard for the other
+    off = 0.3 * (0.4 * normal[0] + 0.3 * normal[1]).exp()
+    seen = [figures_of(e) for e in off]
+    for metric in METRICS:
+        spread = statistics.stdev(f[metric] for f in seen)
+        told = statistics.fmean(f[f"{metric} error"] for f in seen)
+        assert abs(told / spread - 1) < 0.15, metric
+        shares = [share_of[metric](a, b) for a, b in zip(off, theirs, strict=True)]
+        spread = statistics.stdev(share for share, _ in shares)
+        told = statistics.fmean(error for _, error in shares)
+        wide = 2.0 if metric == "median" else 0.15  # that of medians leaves the pairs out
+        assert -0.15 < told / spread - 1 < wide, metric
+
+
+def test_untuned_settings_are_those_of_both_ranges_and_the_default():
+    best = lambda rms, median: {"5": {"rms": {"setting": rms}, "median": {"setting": median}}}
+    quality = {f"digits {r}": {"sde_diffusion": best(r, "median")} for r in ("edm", "vp")}
+    assert rivals(quality, "digits", "5") == ["default", "edm", "median", "vp"]

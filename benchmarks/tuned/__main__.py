@@ -1,7 +1,7 @@
 """Tables fitted to closed-form models at 4 to 10 network calls, against samplers that are not.
 
 python -m benchmarks.tuned [--model NAME ...] [--range NAME ...] [--nfe N ...]
-                           [--quality FILE] [--output DIR] [--kept DIR]
+                           [--again] [--quality FILE] [--output DIR] [--kept DIR]
 
 From 512 fixed starting points, none of them fitted on, to sigma = 0: RMS and median of
 |x - x*|/|x*| against the exact end, and how many of them end elsewhere, off by more than 0.3: one
@@ -10,7 +10,8 @@ such sample is an RMS of 0.02 to 0.04, so that the RMS of good plans is a count 
 Writes the figures, a picture and the plans themselves into the output folder and prints, for each
 model and range of noise, the tuned plan beside the best sampler of any library that quality.json
 knows. The fits of vp begin with the plans of edm, those of edm with first guesses. What was
-measured before stays: remove a cell's two files to fit it anew.
+measured before stays: remove a cell's two files to fit it anew, or
+go on with the fit of its plan (`--again`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,8 @@ from sde_diffusion.tuning.base import Base
 from sde_diffusion.tuning.fit import Fit
 from sde_diffusion.tuning.kept import probe
 from sde_diffusion.tuning.least_squares import least_squares
-from sde_diffusion.tuning.loss import SCALE, Loss, endpoint
-from sde_diffusion.tuning.pairs import Pairs
+from sde_diffusion.tuning.loss import SCALE, endpoint
+from sde_diffusion.tuning.measure import measure
 from sde_diffusion.tuning.restarts import first_guesses, restarts
 from sde_diffusion.tuning.resume import Keeper
 from sde_diffusion.tuning.table import table
@@ -44,8 +46,10 @@ from ..about import where_and_when
 from ..quality.models import PROBLEMS, SCHEDULES, TITLES, load
 from .data import sets
 from .figure import draw
+from .many import many_table, measured
 
 NFES = (4, 5, 6, 8, 10)
+_LONGEST = 15  # iterations of a fit that begins with a fitted table
 LIBRARIES = ("sde_diffusion", "k-diffusion", "azula", "diffusers")
 SHARE = {4: 0.5, 5: 0.5, 6: 0.5, 8: 0.65, 10: 0.8}  # of the best RMS that a tuned plan may have
 
@@ -60,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quality", type=Path, default=quality)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/tuned"))
     parser.add_argument("--kept", type=Path, default=Path("benchmarks/output/tuned"))
+    again = "go on with the fits of the cells named; the best on validation starts is kept"
+    parser.add_argument("--again", action="store_true", help=again)
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # weights of far digits: products with these take twice as long
@@ -68,37 +74,50 @@ def main(arguments: list[str] | None = None) -> int:
         for range_ in asked.range:
             name = f"{model} {range_}"
             for nfe in sorted(asked.nfe):
-                path = asked.output / "cells" / f"{model}-{range_}-{nfe}.json"
-                if not path.exists():
-                    found = _measure(model, range_, nfe, asked.output, asked.kept)
+                path = _cell_path(asked.output, model, range_, nfe)
+                if asked.again or not path.exists():
+                    cell = _measure(model, range_, nfe, asked.output, asked.kept, asked.again)
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    write_atomic(path, json.dumps(found, indent=1).encode())
-                    print(f"{name}, {nfe} calls: {found['test']}", file=sys.stderr, flush=True)
+                    write_atomic(path, json.dumps(cell, indent=1).encode())
+                    print(f"{name}, {nfe} calls: {cell['test']}", file=sys.stderr, flush=True)
             cells = _cells(asked.output, model, range_)
-            print(table_of(f"{TITLES[model]}, {range_}", best[name], cells))
+            title = f"{TITLES[model]}, {range_}"
+            print(table_of(title, best[name], cells))
+            found = measured(best, model, range_, asked.output, asked.kept)
+            print(many_table(title, found, {"rms": SHARE, "median": dict.fromkeys(NFES, 1 / 3)}))
     names = [f"{model} {range_}" for model in asked.model for range_ in asked.range]
     tuned = {name: _cells(asked.output, *name.rsplit(" ", 1)) for name in names}
     print(f"\npicture: {draw(best, tuned, asked.output / 'tuned.png')}")
     return 0
 
 
-def _measure(model: str, range_: str, nfe: int, output: Path, kept: Path) -> dict[str, Any]:
+def _measure(
+    model: str, range_: str, nfe: int, output: Path, kept: Path, again: bool
+) -> dict[str, Any]:
     """Fit one plan and test it."""
     case, given = load(kept, model, range_), sets(kept, model, range_)
     denoiser = case.problem.denoiser(case.schedule)
     times = default(case.schedule, nfe, t_start=case.t_start)
     base = SOLVERS["angular"](case.schedule, times)
     task = (denoiser, endpoint(SCALE), given.train, given.validation)
-    of_edm = _plan_path(output, model, "edm", nfe)
-    began, cpu, before = time.monotonic(), time.process_time(), 0.0
-    if range_ != "edm" and of_edm.exists():
-        carried = table(Plan.load(of_edm), SCHEDULES["edm"][0]).start
+    begun = _begun(output, model, range_, nfe, again)
+    began, cpu = time.monotonic(), time.process_time()
+
+    def fitted(numbers: Tensor | None = None, **going: Any) -> tuple[Plan, Fit]:
+        if not begun:
+            start = Base(base, case.schedule, base.times)
+            return restarts(start, *task, numbers=numbers, **going)
         family = table(first_guesses(base, case.schedule)[0], case.schedule)
-        fit = least_squares(family, *task, numbers=carried, max_iterations=12)
-        plan = family.plan(fit.numbers)
-    else:
-        file = kept / "fits" / f"{model}-{range_}-{nfe}.npz"
-        plan, fit, before = _resumed(file, Base(base, case.schedule, base.times), *task)
+        if numbers is None:
+            loss = lambda v: measure(family.plan(v), denoiser, task[1], given.validation).loss
+            numbers = min(begun.values(), key=loss)
+        fit = least_squares(family, *task, numbers=numbers, max_iterations=_LONGEST, **going)
+        return family.plan(fit.numbers), fit
+
+    file = kept / "fits" / f"{model}-{range_}-{nfe}{'-again' * again}.npz"
+    plan, fit, before = _resumed(file, probe(denoiser, task[2].starts, case.t_start, 0.0), fitted)
+    if again and (cell := _cell_path(output, model, range_, nfe)).exists():
+        before += json.loads(cell.read_text())["processor seconds"]
     seconds = time.monotonic() - began
     plan.save(_plan_path(output, model, range_, nfe))
     start = (case.start * case.schedule.alpha(case.t_start)).reshape(-1, *case.problem.event_shape)
@@ -113,24 +132,33 @@ def _measure(model: str, range_: str, nfe: int, output: Path, kept: Path) -> dic
         "numbers": len(fit.numbers),
         "iterations": fit.iterations,
         "stopped": fit.stopped,
-        "begun with": "the plan of edm" if range_ != "edm" and of_edm.exists() else "first guesses",
+        "begun with": " or ".join(begun) or "first guesses",
         "seconds": seconds,
         "processor seconds": before + time.process_time() - cpu,
     }
 
 
+def _begun(output: Path, model: str, range_: str, nfe: int, again: bool) -> dict[str, Tensor]:
+    """Tables to begin with: that of edm, and of the cell itself if it is fitted `again`."""
+    found = {}
+    known = (range_, "its own plan", again), ("edm", "the plan of edm", range_ != "edm")
+    for of, name, asked in known:
+        path = _plan_path(output, model, of, nfe)
+        if asked and path.exists():
+            found[name] = table(Plan.load(path), SCHEDULES[of][0]).start
+    return found
+
+
 def _resumed(
-    file: Path, base: Base, denoiser: Denoiser, loss: Loss, train: Pairs, validation: Pairs
+    file: Path, answers: Tensor, fitted: Callable[..., tuple[Plan, Fit]]
 ) -> tuple[Plan, Fit, float]:
     """(plan, its fit, processor seconds before a break); a fit that was stopped goes on."""
     spent, cpu = file.with_suffix(".json"), time.process_time()
     before = float(json.loads(spent.read_text())) if spent.exists() else 0.0
-    answers = probe(denoiser, train.starts, train.t_start, train.t_end)
     with Progress(0, True) as telling:
         keeper = Keeper(file, answers, file.stem, telling)
-        going: dict[str, Any] = {"numbers": keeper.numbers, "state": keeper.state, "watch": keeper}
         try:
-            plan, fit = restarts(base, denoiser, loss, train, validation, **going)
+            plan, fit = fitted(numbers=keeper.numbers, state=keeper.state, watch=keeper)
         except KeyboardInterrupt:
             keeper.save()
             write_atomic(spent, json.dumps(before + time.process_time() - cpu).encode())
@@ -138,6 +166,10 @@ def _resumed(
     for path in (file, spent):
         path.unlink(missing_ok=True)
     return plan, fit, before
+
+
+def _cell_path(output: Path, model: str, range_: str, nfe: int) -> Path:
+    return output / "cells" / f"{model}-{range_}-{nfe}.json"
 
 
 def _plan_path(output: Path, model: str, range_: str, nfe: int) -> Path:
@@ -168,7 +200,7 @@ def untuned(cell: dict[str, Any], nfe: int) -> dict[str, float]:
 
 
 def _cells(output: Path, model: str, range_: str) -> dict[int, dict[str, Any]]:
-    paths = {nfe: output / "cells" / f"{model}-{range_}-{nfe}.json" for nfe in NFES}
+    paths = {nfe: _cell_path(output, model, range_, nfe) for nfe in NFES}
     return {nfe: json.loads(path.read_text()) for nfe, path in paths.items() if path.exists()}
 
 
