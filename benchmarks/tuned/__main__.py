@@ -46,7 +46,7 @@ from ..about import where_and_when
 from ..quality.models import PROBLEMS, SCHEDULES, TITLES, load
 from .data import sets
 from .figure import draw
-from .many import many_table, measured
+from .many import markdown, measured
 
 NFES = (4, 5, 6, 8, 10)
 _LONGEST = 15  # iterations of a fit that begins with a fitted table
@@ -81,10 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
                     write_atomic(path, json.dumps(cell, indent=1).encode())
                     print(f"{name}, {nfe} calls: {cell['test']}", file=sys.stderr, flush=True)
             cells = _cells(asked.output, model, range_)
-            title = f"{TITLES[model]}, {range_}"
-            print(table_of(title, best[name], cells))
-            found = measured(best, model, range_, asked.output, asked.kept)
-            print(many_table(title, found, {"rms": SHARE, "median": dict.fromkeys(NFES, 1 / 3)}))
+            print(table_of(f"{TITLES[model]}, {range_}", best[name], cells))
+            measured(best, model, range_, asked.output, asked.kept)
+    text = markdown(asked.output, TITLES, {"rms": SHARE, "median": dict.fromkeys(NFES, 1 / 3)})
+    write_atomic(asked.output / "many.md", text.encode())
+    print(f"\n4,096 other starts\n\n{text}")
     names = [f"{model} {range_}" for model in asked.model for range_ in asked.range]
     tuned = {name: _cells(asked.output, *name.rsplit(" ", 1)) for name in names}
     print(f"\npicture: {draw(best, tuned, asked.output / 'tuned.png')}")

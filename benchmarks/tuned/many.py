@@ -130,23 +130,29 @@ def median_share(off: Tensor, other: Tensor) -> tuple[float, float]:
 share_of = {"rms": rms_share, "median": median_share}
 
 
-def many_table(
-    title: str, cells: dict[str, dict[str, Any]], bars: dict[str, dict[int, float]]
-) -> str:
-    """A markdown table of one model and range; a share in bold is within the bar."""
+def markdown(output: Path, titles: dict[str, str], bars: dict[str, dict[int, float]]) -> str:
+    """A markdown table of all that is on file; a share in bold is within the bar."""
+    known: dict[str, Any] = json.loads((output / "many.json").read_text())
     lines = [
-        f"\n{title}, on {next(iter(cells.values()))['points']:,} other starts\n",
-        "| NFE | RMS untuned | tuned | share | median untuned | tuned | share | elsewhere |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | NFE | RMS untuned | tuned | share | median untuned | tuned | share "
+        "| elsewhere |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for nfe, cell in cells.items():
-        texts = [nfe]
-        for metric in METRICS:
-            for plan in (cell[metric], cell["tuned"]):
-                texts.append(f"{plan[metric]:.2g} ± {plan[metric + ' error']:.1g}")
-            share, error = cell[metric]["share"]
-            bold = "**" if share <= bars[metric].get(int(nfe), 0.0) else ""
-            texts.append(f"{bold}{share:.2f}{bold} ± {error:.2f}")
-        texts.append(f"{cell['rms']['elsewhere']}, tuned {cell['tuned']['elsewhere']}")
-        lines.append("| " + " | ".join(texts) + " |")
-    return "\n".join(lines)
+    for name, cells in sorted(known.items()):
+        model, range_ = name.rsplit(" ", 1)
+        for nfe in sorted(cells, key=int):
+            lines.append(_row([f"{titles[model]}, {range_.upper()}", nfe], cells[nfe], bars))
+    return "\n".join(lines) + "\n"
+
+
+def _row(texts: list[str], cell: dict[str, Any], bars: dict[str, dict[int, float]]) -> str:
+    for metric in METRICS:
+        for plan in (cell[metric], cell["tuned"]):
+            value, error = plan[metric], plan[f"{metric} error"]
+            digits = 1 - math.floor(math.log10(error))  # two of the error
+            texts.append(f"{value:.{digits}f} ± {error:.{digits}f}")
+        share, error = cell[metric]["share"]
+        bold = "**" if share <= bars[metric].get(int(texts[1]), 0.0) else ""
+        texts.append(f"{bold}{share:.2f}{bold} ± {error:.2f}")
+    texts.append(f"{cell['rms']['elsewhere']}, tuned {cell['tuned']['elsewhere']}")
+    return "| " + " | ".join(texts) + " |"
