@@ -103,6 +103,17 @@ class Denoiser(ABC):
         """Whether conditions are bound, one a sample: such a denoiser answers one batch alone."""
         return self.samples is not None
 
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """Noise levels sigma/alpha at which d is not continuous, from high to low.
+
+        By default those of the denoisers that it holds as attributes. A plan may begin anew there:
+        `default_plan(.., jumps=denoiser.jumps)`, as `sample` does, or `transform.afresh`.
+        """
+        held = [v for value in vars(self).values() for v in _each(value)]
+        levels = {rho for one in held if isinstance(one, Denoiser) for rho in one.jumps}
+        return tuple(sorted(levels, reverse=True))
+
     def select(self, who: Tensor) -> Denoiser:
         """The denoiser of some samples of its batch, by index: itself, where all are alike."""
         return self
@@ -382,6 +393,10 @@ def along(coefficient: Scalar, x: Tensor) -> Scalar:
     return c.reshape(-1, *[1] * (x.ndim - 1)) if c.ndim else c
 
 
+def _each(value: object) -> Sequence[object]:
+    return value if isinstance(value, tuple | list) else (value,)
+
+
 def _floats(c: Scalar, n: int) -> list[float]:
     return c.tolist() if isinstance(c, Tensor) else [c] * n
 
@@ -390,8 +405,9 @@ def check_denoiser(denoiser: object, who: str = "the denoiser") -> None:
     """TypeError unless it is a Denoiser."""
     if not isinstance(denoiser, Denoiser):
         raise TypeError(
-            f"{who} is {type(denoiser).__name__}, which has no schedule; wrap it: "
-            "NetworkDenoiser(network, schedule) or FunctionDenoiser(function, schedule)"
+            f"{who} is {type(denoiser).__name__}, which has no schedule; wrap it, to "
+            "say how to read the network: NetworkDenoiser(network, schedule, prediction='noise') "
+            "or FunctionDenoiser(function, schedule)"
         )
 
 

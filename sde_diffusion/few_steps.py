@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -27,10 +28,12 @@ from .solvers import SOLVERS
 from .solvers.solver import made_for
 from .times import default
 from .trace import Trace
+from .transform import afresh, have_points
 
 LEAST_NOISE = (
     14.0  # sigma/alpha at the start from which the tables are for; they were fitted from 15
 )
+FEWEST_AFRESH = 6  # steps; below, what is lost by beginning anew is as much as what is won
 
 
 class Table(NamedTuple):
@@ -42,7 +45,11 @@ class Table(NamedTuple):
 
 
 def default_plan(
-    schedule: Schedule, steps: int = 20, t_start: float | None = None, t_end: float | None = None
+    schedule: Schedule,
+    steps: int = 20,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    jumps: Sequence[float] = (),
 ) -> Plan:
     """The plan that `sample` takes when no solver and no grid is named.
 
@@ -53,11 +60,19 @@ def default_plan(
         schedule: alpha_t, sigma_t.
         steps: network calls, at least 1.
         t_start, t_end: ends of the path, by default t_max and t_min.
+        jumps: noise levels sigma/alpha at which the denoiser is not continuous, `denoiser.jumps`.
+            From 6 steps on, `angular` begins anew at those inside the path (`transform.afresh`),
+            where each has a grid point of its own.
 
     Raises:
         ValueError: fewer than 1 step, ends that are no grid.
     """
     start, end = ends(schedule, steps, t_start, t_end)
+    if jumps and steps >= FEWEST_AFRESH:
+        times = default(schedule, steps, t_start, t_end)
+        inside = [rho for rho in jumps if schedule.rho(end) < rho < schedule.rho(start)]
+        if inside and have_points(schedule, times, inside):
+            return afresh(SOLVERS["angular"], schedule, times, inside)
     plan = fitted_plan(schedule, steps, start, end)
     if plan is None:
         plan = SOLVERS["angular"](schedule, default(schedule, steps, t_start, t_end))

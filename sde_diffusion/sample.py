@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import transform
 from .adaptive import ADAPTIVE, FIXED_STEPS
-from .denoise import Denoiser
+from .denoise import Denoiser, check_denoiser
 from .few_steps import default_plan
 from .form import number_of
 from .langevin import LANGEVIN
@@ -56,9 +56,9 @@ def sample(
         solver: a name of `SOLVERS`, `ADAPTIVE`, `LANGEVIN` or `PRESETS`, "analytic_dpm" with
             `moments`, "learned_variance", a solver of one's own (schedule, times, **options) ->
             Plan, a `Plan`, or the path of one ("plan.json"). A preset brings its own grid, a plan
-            its times and options. The default is `default_plan`, and "angular" where times or
-            options are given; it was measured against those of other packages: benchmark page,
-            "The default".
+            its times and options. The default is `default_plan`, which begins anew where the
+            denoiser jumps (`Denoiser.jumps`), and "angular" where times or options are given; it
+            was measured against those of other packages: benchmark page, "The default".
         steps: number of steps of the grid, 20 by default; not together with given times.
         times: a name of `times.GRIDS`, a function (schedule, steps) -> times, or the times.
         seed: one seed, or one a sample (then a sample does not depend on its batch), a `Noise`, or
@@ -80,13 +80,9 @@ def sample(
             bad shape, grid or seed, or a grid whose start is not noise while no `start` is given.
         FloatingPointError: if the run leaves the finite numbers.
     """
-    if not isinstance(denoiser, Denoiser):
-        raise TypeError(
-            f"sample needs a Denoiser, not {type(denoiser).__name__}; say how to read the network: "
-            "NetworkDenoiser(network, schedule, prediction='noise')"
-        )
+    check_denoiser(denoiser)
     schedule = denoiser.schedule
-    chosen = choose(schedule, solver, steps, times, options)
+    chosen = choose(schedule, solver, steps, times, options, denoiser.jumps)
     method, grid = chosen.method, chosen.grid
     if not isinstance(shape, Sequence) or isinstance(shape, str):
         raise TypeError(f"shape = {shape!r} must be a sequence (batch, *event), as (16, 3, 32, 32)")
@@ -126,14 +122,18 @@ def plan_for(
     solver: str | os.PathLike[str] | Plan | Callable[..., Plan] = "default",
     steps: int | None = None,
     times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor = "default",
+    jumps: Sequence[float] = (),
     **options: Any,
 ) -> Plan:
     """The plan that `sample` runs for these arguments, which are as there.
 
+    Args:
+        jumps: of the denoiser, `denoiser.jumps`: the default begins anew there.
+
     Raises:
         ValueError: as `sample`; a solver that is no plan.
     """
-    chosen = choose(schedule, solver, steps, times, options)
+    chosen = choose(schedule, solver, steps, times, options, jumps)
     if is_no_plan(chosen.method):
         raise ValueError(f"{solver!r} is no plan: its steps depend on the sample")
     return _traced(schedule, chosen, options)
@@ -164,6 +164,7 @@ def choose(
     steps: int | None,
     times: str | Callable[[Schedule, int], Tensor] | Sequence[float] | Tensor,
     options: Mapping[str, Any],
+    jumps: Sequence[float] = (),
 ) -> Chosen:
     """The solver and its grid from what users write, checked."""
     solver = load_plan(solver)
@@ -180,7 +181,9 @@ def choose(
         return Chosen(method, [number_of(solver.rows[0].t)], solver)
     grid = grid_of(schedule, steps, times)
     usual = isinstance(solver, str) and solver == "default" and not given and not options
-    return Chosen(method, grid, default_plan(schedule, len(grid) - 1) if usual else None)
+    return Chosen(
+        method, grid, default_plan(schedule, len(grid) - 1, jumps=jumps) if usual else None
+    )
 
 
 def _traced(schedule: Schedule, chosen: Chosen, options: Mapping[str, Any]) -> Plan:

@@ -14,8 +14,10 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from .counts import checked_number
 from .form import Form, Symbol, number_of
 from .grid import check_grid, time_of_rho
 from .plan import Plan, Row
@@ -160,25 +162,34 @@ def afresh(
         options: of the solver.
 
     Raises:
+        TypeError: a solver that is no function; a schedule that is none; levels that are no list.
         ValueError: a level outside the grid, or two that are nearest to one point; pieces that are
             too short for the solver.
     """
+    if not callable(solver):
+        raise TypeError(f"solver = {solver!r}: give the function, as sd.solvers.angular")
+    if not isinstance(schedule, Schedule):
+        raise TypeError(
+            f"schedule is {type(schedule).__name__}, not a Schedule: afresh(solver, schedule, "
+            "times, levels)"
+        )
+    if not isinstance(levels, Sequence | Tensor | np.ndarray) or not len(np.shape(levels)):
+        raise TypeError(f"levels = {levels!r} must be a list of noise levels, as [0.3, 2.0]")
     grid = [number_of(t) for t in check_grid(schedule, times)]
-    level = [float(schedule.rho(t)) for t in grid]
-    bounds: list[int] = []
-    for rho in sorted(levels, reverse=True):
-        if not level[-1] < rho < level[0]:
+    first, last = float(schedule.rho(grid[0])), float(schedule.rho(grid[-1]))
+    ordered = sorted((checked_number(rho, "a level") for rho in levels), reverse=True)
+    for rho in ordered:
+        if not last < rho < first:
             raise ValueError(
-                f"levels has {rho:g}, and the grid has sigma/alpha from {level[0]:.4g} to "
-                f"{level[-1]:.4g}: give levels inside"
+                f"levels has {rho:g}, and the grid has sigma/alpha from {first:.4g} to "
+                f"{last:.4g}: give levels inside"
             )
-        inner = range(1, len(grid) - 1)
-        nearest = min(inner, key=lambda i: abs(math.log(level[i] / rho)), default=0)
-        if nearest in (0, *bounds):
+    bounds = _nearest(schedule, grid, ordered)
+    for k, (nearest, rho) in enumerate(zip(bounds, ordered, strict=True)):
+        if nearest in (0, *bounds[:k]):
             raise ValueError(
                 f"{len(grid) - 1} steps have no grid point for {rho:g} alone: give more steps"
             )
-        bounds.append(nearest)
         grid[nearest] = time_of_rho(schedule, rho)
     parts = [grid[i : k + 1] for i, k in pairwise([0, *bounds, len(grid) - 1])]
     plans = [solver(schedule, part, **options) for part in parts]
@@ -186,9 +197,24 @@ def afresh(
     x = trace.x
     for plan in plans:
         x, _ = replay(trace, x, plan)
-    told = ", ".join(f"{rho:g}" for rho in sorted(levels, reverse=True))
+    told = ", ".join(f"{rho:g}" for rho in ordered)
     made = trace.end(x, grid[-1], f"afresh({plans[0].name}, levels=[{told}])", plans[0].schedule)
     return replace(made, scales=tuple(dict.fromkeys(c for plan in plans for c in plan.scales)))
+
+
+def have_points(
+    schedule: Schedule, times: Sequence[float] | Tensor, levels: Sequence[float]
+) -> bool:
+    """Whether each of the levels inside a grid has a grid point of its own for `afresh`."""
+    grid = [number_of(t) for t in times]
+    found = _nearest(schedule, grid, levels)
+    return 0 not in found and len(set(found)) == len(found)
+
+
+def _nearest(schedule: Schedule, grid: Sequence[float], levels: Sequence[float]) -> list[int]:
+    """The inner grid point nearest to each level, in log(sigma/alpha); 0 where there is none."""
+    at = {i: float(schedule.rho(grid[i])) for i in range(1, len(grid) - 1)}
+    return [min(at, key=lambda i: abs(math.log(at[i] / rho)), default=0) for rho in levels]
 
 
 def on_schedule(plan: Plan, schedule: Schedule, other: Schedule) -> Plan:

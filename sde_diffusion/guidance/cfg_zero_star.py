@@ -52,11 +52,19 @@ class CFGZeroStar(Guided):
         if math.isnan(zero_above):
             raise ValueError("zero_above is not a time; leave it out for no zero steps")
         self.zero_above = zero_above
+        margin = 1e-9 * (self.schedule.t_max - self.schedule.t_min)
+        self._last = zero_above + margin  # a grid point made from the level there lies on it
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        within = self.schedule.t_min < self.zero_above < self.schedule.t_max
+        own = {float(self.schedule.rho(self.zero_above))} if within else set()
+        return tuple(sorted(own.union(super().jumps), reverse=True))
 
     def rule(self, t: Scalar) -> Rule:
         alpha_t, sigma_t = self.schedule(t)
         total = alpha_t + sigma_t
-        if not isinstance(t, Tensor) and t > self.zero_above:
+        if not isinstance(t, Tensor) and t > self._last:
             return Rule((), lambda x: x / total)
         scale = scale_at(self.scale, t)
         if not isinstance(t, Tensor) and scale == 1:
@@ -68,7 +76,7 @@ class CFGZeroStar(Guided):
             w = along(scale, x)
             u = w * u_c + (1 - w) * optimised_scale(u_c, u_u) * u_u
             if isinstance(t, Tensor):
-                u = u * along((t <= self.zero_above).to(u), x)
+                u = u * along((t <= self._last).to(u), x)
             return (x - u) / r
 
         return Rule((0, 1), combine)
@@ -94,7 +102,8 @@ def cfg_zero_star(
         conditional, unconditional: as for `classifier_free`.
         scale: w, a number, or a function of t; 1 is the conditional model.
         zero_above: the time above which v = 0. For the first K steps of a grid:
-            `zero_above=float(times[K])` (the paper: the first 4 percent of the steps, or one).
+            `zero_above=times[K]` (the paper: the first 4 percent of the steps, or one). d jumps
+            there: see `limited_interval`.
 
     Raises:
         TypeError, ValueError: as `classifier_free`; zero_above not a number.

@@ -46,6 +46,11 @@ class LimitedInterval(Guided):
             return (rho_t > low) & (rho_t <= high)
         return low < rho_t <= high
 
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        own = {end for end in (self.low, self.high) if 0 < end < math.inf}
+        return tuple(sorted(own.union(super().jumps), reverse=True))
+
     def rule(self, t: Scalar) -> Rule:
         return alone(int(self.inside(t)))
 
@@ -70,9 +75,11 @@ def limited_interval(guided: Guided, low: float, high: float) -> Guided:
     Kynkaanniemi et al., "Applying guidance in a limited interval improves sample and distribution
     quality in diffusion models", 2024, arXiv:2404.07724.
 
-    Multistep methods of high order, the default among them, extrapolate across the jumps at its
-    ends and may go far astray: run them by `transform.afresh(solver, schedule, times, [low, high])`
-    or take `ddim`, `dpm_solver_pp_2m` or a stochastic method of low order.
+    d jumps at both ends. From 6 steps on the default of `sample`, where neither solver nor times
+    are named, begins anew there (`default_plan(.., jumps=[low, high])`). Other multistep methods of
+    high order extrapolate across and may go far astray: run them by
+    `transform.afresh(solver, schedule, times, [low, high])`, or take `ddim`, `dpm_solver_pp_2m` or
+    a stochastic method of low order.
 
     Args:
         guided: any guidance: outside, its first branch alone is asked, of classifier-free guidance
