@@ -108,11 +108,11 @@ def even_in_noise(
         )
     noise_start, noise_end = float(schedule.rho(start)), float(schedule.rho(last))
     if not math.isfinite(noise_start) or noise_end == 0:
-        t, name = (start, "alpha") if noise_end else (last, "sigma")
+        t, name, which = (start, "alpha", "t_start") if noise_end else (last, "sigma", "t_end")
         raise ValueError(
-            f"{name} = 0 at t = {t:g}, where lambda is infinite: give t_start or t_end inside "
+            f"{name} = 0 at t = {t:g}, where lambda is infinite: give {which} inside "
             f"({schedule.t_min:g}, {schedule.t_max:g}), as in "
-            "times=lambda schedule, steps: karras(schedule, steps, t_start=...)"
+            f"times.karras(schedule, steps, {which}=...)"
         )
     first, bottom = warp(noise_start), warp(noise_end)
     ramp = np.linspace(1.0, 0.0, steps if jump else steps + 1)[1:-1] ** power

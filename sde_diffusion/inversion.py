@@ -21,13 +21,14 @@ from typing import Any
 from torch import Tensor
 
 from .names import look_up
-from .plan import Plan
+from .plan import Plan, SingularError
 from .presets import PRESETS, Preset
 from .run import Point
 from .sample import NO_PLANS, is_no_plan
+from .scalar import Scalar
 from .schedule import Schedule
 from .solvers import SOLVERS
-from .solvers.solver import traced
+from .solvers.solver import traced, zeros
 from .times import check_grid
 
 
@@ -51,15 +52,11 @@ def invert(
     Raises:
         ValueError: an unknown solver; one that draws noise; a grid that ends at sigma = 0, or
             begins at alpha = 0 with a solver that cannot step there.
-        TypeError: something else than a registered solver; an unknown option.
+        TypeError: something else than a solver of `SOLVERS`; an unknown option.
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"invert needs a Schedule second, not {type(schedule).__name__}")
-    _check_text(solver)
-    name = solver if isinstance(solver, str) else getattr(solver, "__name__", "")
-    method = look_up("solver", name, SOLVERS)
-    if not isinstance(solver, str) and solver is not method:
-        raise TypeError(f"{solver!r} is not in SOLVERS; enter it with @sd.solver, then invert it")
+    name = _name_of(solver)
     grid = check_grid(schedule, times)
     if schedule.sigma(grid[-1]) == 0:
         raise ValueError(
@@ -67,20 +64,45 @@ def invert(
             "of a state without noise; end it inside, as in times.uniform(schedule, steps, "
             f"t_end=schedule.t_clean), t_clean = {schedule.t_clean:g} here"
         )
-    forward = traced(name, schedule, grid, options)
-    if forward.stochastic:
-        raise ValueError(
-            f"{forward.name} draws noise, and what was drawn cannot be undone: choose a "
-            "deterministic solver, or options that make it one (eta = 0, tau = 0, s_churn = 0)"
-        )
     try:
+        forward = traced(name, schedule, grid, options)
+        if forward.stochastic:
+            raise ValueError(
+                f"{forward.name} draws noise, and what was drawn cannot be undone: choose a "
+                "deterministic solver, or options that make it one (eta = 0, tau = 0, s_churn = 0)"
+            )
         return traced(name, schedule, grid[::-1], options, "inverse of ")
-    except ValueError as error:
-        raise ValueError(f"{forward.name} has no inverse on this grid: {error}") from error
+    except SingularError as error:
+        raise SingularError(_no_inverse(name, schedule, grid)) from error
 
 
-def _check_text(solver: object) -> None:
-    """Raise TypeError for what has a table, or steps of its own, but no text to run backwards."""
+_INSIDE = (
+    "start it inside, as times.karras(schedule, steps, t_start=schedule.time_of(-4.6), "
+    "t_end=schedule.t_clean) does, or "
+)
+
+
+def _no_inverse(name: str, schedule: Schedule, grid: list[Scalar]) -> str:
+    """What to say of a grid out of reach, one way or the other; solvers found by their tables."""
+    few = [*grid[:4], *grid[-3:]] if len(grid) > 7 else grid
+
+    def goes(other: str) -> bool:
+        try:
+            plans = [traced(other, schedule, way, {}) for way in (few, few[::-1])]
+        except ValueError:
+            return False
+        return not any(plan.stochastic for plan in plans)
+
+    able = ", ".join(repr(other) for other in SOLVERS if goes(other))
+    return (
+        f"{name} has no inverse on this grid: it divides by zero ({zeros(schedule, grid)}); "
+        + ("" if schedule.alpha(grid[0]) else _INSIDE)
+        + (f"take a solver that goes there and back: {able}" if able else "give other times")
+    )
+
+
+def _name_of(solver: object) -> str:
+    """The name in `SOLVERS`; TypeError for what has no text there to run backwards."""
     known = {**PRESETS, **NO_PLANS}.get(solver) if isinstance(solver, str) else solver
     cure = "give a name of SOLVERS, as 'o_belm', 'ddim' or 'heun'"
     if isinstance(solver, Plan):
@@ -93,8 +115,16 @@ def _check_text(solver: object) -> None:
         cure = f"give the solver that it is made of, {known.solver!r}{options}"
     elif callable(known) and is_no_plan(known):
         what = f"{getattr(known, '__name__', solver)}, whose steps depend on the samples"
+    elif isinstance(solver, str):
+        look_up("solver", solver, SOLVERS)
+        return solver
+    elif any(solver is entered for entered in SOLVERS.values()):
+        return str(getattr(solver, "__name__", ""))
+    elif callable(solver):
+        what = f"{getattr(solver, '__name__', repr(solver))}, a function that is not in SOLVERS"
+        cure = "enter it, @sd.solver('where it comes from', sd.Claim(order=1)), and give it again"
     else:
-        return
+        what = repr(solver)
     raise TypeError(
         f"solver is {what}: inversion needs a solver's text, to run it on the reversed grid; {cure}"
     )

@@ -32,6 +32,10 @@ from .schedule import Schedule
 KINDS = ("denoise", "given", "stage", "store", "end")
 
 
+class SingularError(ValueError):
+    """A table that has a number that is not finite, or cannot be written: a grid out of reach."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One state of a plan: where it lies, what it is made of, whether the denoiser is asked there.
@@ -110,7 +114,7 @@ class Plan:
                     if not 0 <= k < limit:
                         raise ValueError(f"row {i} uses {name}{k}, which does not exist before it")
                     if not math.isfinite(c if isinstance(c, float) else number_of(c)):
-                        raise ValueError(
+                        raise SingularError(
                             f"row {i} of {self.name} (t = {number_of(row.t):.6g}) has coefficient "
                             f"{number_of(c)} on {name}{k}: the method is singular there; move the "
                             "grid's end inside (alpha and sigma both positive) or choose a solver "

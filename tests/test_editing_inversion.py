@@ -1,7 +1,9 @@
 """Editing by inversion: round trips, transport between laws, and what strong guidance costs."""
 
 import math
+import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import sde_diffusion as sd
 from sde_diffusion import Plan
 from sde_diffusion.editing import edit, exactly_reversible
 from sde_diffusion.problems import Gaussian, GaussianMixture
+from sde_diffusion.solvers.solver import _METHODS
 
 DOUBLE = torch.float64
 VP, EDM = sd.VPLinear(), sd.EDM()
@@ -143,6 +146,70 @@ def test_the_start_and_the_default(schedule):
     assert found.shape == x.shape
 
 
+NOISE_ALONE = [sd.FlowMatching(), sd.ZeroTerminalSNR(sd.ddpm_linear())]  # alpha = 0 at t_max
+
+
+@pytest.mark.parametrize("schedule", NOISE_ALONE, ids=repr)
+def test_where_alpha_is_0_the_grid_of_editing_starts_at_a_finite_level(schedule):
+    """By all deterministic solvers the picture comes back, o_belm's to rounding; x_T is noise."""
+    denoiser = MIXTURE.denoiser(schedule)
+    miss = lambda **how: float((edit(X, denoiser, denoiser, **how) - X).abs().max())
+    assert miss() < 1e-8
+    ways = [{}, {"times": "uniform"}, {"times": sd.times.karras}]
+    ways += [{"times": lambda schedule, steps, **ends: sd.times.karras(schedule, steps, **ends)}]
+    assert max(miss(solver="rk4", **how) for how in ways) < 2e-3
+    grid = sd.times.karras(schedule, 30, schedule.time_of(-math.log(100)), schedule.t_clean)
+    for name, make in sd.SOLVERS.items():
+        if not make(VP, smooth_grid(VP, 8)).stochastic and name != "lms":  # useless in few steps
+            assert miss(solver=name, times=grid) < 0.5, name
+    sizes = [
+        float(sd.run(sd.invert(name, schedule, grid), denoiser, X).square().mean().sqrt())
+        for name in ("o_belm", "rk4")
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
+
+
+@pytest.mark.parametrize("schedule", NOISE_ALONE, ids=repr)
+@pytest.mark.parametrize("name", ["o_belm", "ddim", "adams", "richardson"])
+def test_solvers_that_cannot_begin_without_signal_name_those_that_can(schedule, name):
+    """And the other cure that is named, the start inside, works with the solver itself."""
+    denoiser = MIXTURE.denoiser(schedule)
+    grid = sd.times.uniform(schedule, 20, t_end=schedule.t_clean)
+    with pytest.raises(ValueError, match=r"alpha = 0 at t = 1.*t_start=.*t_end=") as told:
+        edit(X, denoiser, denoiser, solver=name, times=grid)
+    named = re.findall("'(.*?)'", str(told.value))
+    assert name not in named
+    assert {"heun", "rk4"} <= set(named)
+    for other in named:
+        assert (edit(X, denoiser, denoiser, solver=other, times=grid) - X).abs().max() < 1
+    start, end = schedule.time_of(-4.6), schedule.t_clean  # as it says
+    inside = sd.times.karras(schedule, 20, t_start=start, t_end=end)
+    assert (edit(X, denoiser, denoiser, solver=name, times=inside) - X).abs().max() < 1
+
+
+def test_a_function_of_ones_own_is_taken_once_it_is_entered(monkeypatch):
+    def mine(schedule, times):
+        """Euler's step in lambda, DDIM's: x_s = alpha_s d + sigma_s (x_t - alpha_t d)/sigma_t."""
+        trace = sd.Trace(times[0])
+        x = trace.x
+        for t, s in pairwise(times):
+            x, d = trace.denoise(x, t)
+            x = schedule.alpha(s) * d + schedule.sigma(s) / schedule.sigma(t) * (
+                x - schedule.alpha(t) * d
+            )
+        return trace.end(x, times[-1])
+
+    with pytest.raises(TypeError, match=r"enter it, @sd.solver\('.*', sd.Claim\(order=1\)\)"):
+        edit(X, DENOISER, DENOISER, solver=mine)
+    for table in (sd.SOLVERS, sd.CLAIMS, sd.PAPERS, _METHODS):
+        monkeypatch.setitem(table, "mine", None)  # so that it leaves them when the test ends
+        del table["mine"]
+    entered = sd.solver("where it comes from", sd.Claim(order=1))(mine)
+    right = edit(X, DENOISER, DENOISER, solver="ddim")
+    for given in (entered, "mine"):
+        torch.testing.assert_close(edit(X, DENOISER, DENOISER, solver=given), right)
+
+
 DENOISER = MIXTURE.denoiser(VP)
 PLAN = sd.solvers.ddim(VP, sd.times.karras(VP, 4, t_end=VP.t_clean))
 
@@ -165,10 +232,12 @@ PLAN = sd.solvers.ddim(VP, sd.times.karras(VP, 4, t_end=VP.t_clean))
             lambda: edit(X, DENOISER, DENOISER, solver=sd.preset("azula vAB")),
             "made of, 'adams', ord",
         ),
-        (lambda: edit(X, DENOISER, DENOISER, solver=lambda *grid: PLAN), "unknown solver"),
+        (lambda: edit(X, DENOISER, DENOISER, solver=lambda *grid: PLAN), "enter it, @sd.solver"),
+        (lambda: edit(X, DENOISER, DENOISER, solver=3), "solver is 3: .* a name of SOLVERS"),
         (lambda: edit(X, DENOISER, DENOISER, times=[1.0, 0.0]), "sigma = 0"),
         (lambda: edit(X, DENOISER, DENOISER, times=[1.0, 0.1], steps=1), "beside given times"),
         (lambda: edit(X, DENOISER, DENOISER, times="leading"), "cannot end inside"),
+        (lambda: edit(X, DENOISER, DENOISER, times=max), "times = max: .* cannot end inside"),
     ],
 )
 def test_bad_input_is_refused_with_a_cure(call, words):

@@ -64,10 +64,12 @@ def edit(
             solver's text.
         steps: number of steps, 20 by default; not together with given times.
         times: a name of `times.GRIDS`, a function (schedule, steps, t_end=..) -> times, or the
-            times, with sigma > 0 at the end. Names end at the schedule's t_clean. For "o_belm" one
-            whose steps in sigma/alpha do not grow too fast towards noise: its second root swells
-            with them on the way up (and shrinks again on the way down). From "default" x_T
-            comes out ten times too large in 30 steps, from "karras" within a few percent.
+            times, with sigma > 0 at the end. Names end at the schedule's t_clean, and start at
+            t_max, or, if alpha = 0 there (`FlowMatching`), at sigma/alpha = 100; so does a
+            function that takes t_start. For "o_belm" one whose
+            steps in sigma/alpha do not grow too fast towards noise: its second root swells with
+            them on the way up (and shrinks again on the way down). From "default" x_T comes out
+            ten times too large in 30 steps, from "karras" within a few percent.
         progress: show a progress bar for each way (needs the extra "bench").
         options: of the solver.
 

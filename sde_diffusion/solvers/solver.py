@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from ..names import unknown
-from ..plan import Plan
+from ..plan import Plan, SingularError
 from ..scalar import Scalar
 from ..schedule import Schedule
 from ..times import check_grid
@@ -111,8 +111,8 @@ def traced(
 
     Raises:
         TypeError: for an unknown option, or a value of another kind than the option's.
-        ValueError: a number that is not finite; what the method refuses; a grid on which it
-            divides by zero.
+        SingularError: a grid on which it divides by zero.
+        ValueError: a number that is not finite; what the method refuses.
     """
     method = _METHODS[name]
     parameters, defaults = inspect.signature(method).parameters, _options(method)
@@ -123,7 +123,12 @@ def traced(
         options = {key: _checked(value, parameters[key]) for key, value in options.items()}
         plan = method(schedule, grid, **options)
     except ZeroDivisionError as error:
-        raise ValueError(_singular(name, schedule, grid)) from error
+        raise SingularError(
+            f"{name} divides by zero on this grid ({zeros(schedule, grid)}): move that end inside, "
+            "e.g. with t_start or t_end of the grid, or take a solver that reaches it (ddim)"
+        ) from error
+    except SingularError as error:
+        raise SingularError(f"{name}: {error}") from error
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from error
     except ValueError as error:
@@ -150,17 +155,15 @@ def _check_claims(name: str, claims: tuple[Claim, ...], defaults: dict[str, Any]
                 raise ValueError(unknown(f"option in a claim of {name}", option, defaults))
 
 
-def _singular(name: str, schedule: Schedule, grid: list[Scalar]) -> str:
-    ends = [
+def zeros(schedule: Schedule, grid: list[Scalar]) -> str:
+    """The ends of a grid at which alpha or sigma is 0, in words."""
+    found = [
         f"{scale} = 0 at t = {float(t):g}"
         for t in (grid[0], grid[-1])
         for scale, value in zip(("alpha", "sigma"), schedule(t), strict=True)
         if value == 0
     ]
-    return (
-        f"{name} divides by zero on this grid ({', '.join(ends) or 'inside it'}): move that end "
-        "inside, e.g. with t_start or t_end of the grid, or take a solver that reaches it (ddim)"
-    )
+    return ", ".join(found) or "inside it"
 
 
 def _scales(plan: Plan, schedule: Schedule) -> tuple[tuple[float, float, float], ...]:
