@@ -16,7 +16,7 @@ table in FILE, if there is one; the lower loss is kept. What is printed is measu
 problems, of another seed, and by that P and F were chosen: a lower F lets the problems count more
 whose errors are small already. The tables are from
 
-    python -m benchmarks.few_steps --problems 128 --floor 0.3333
+    python -m benchmarks.few_steps --calls 4 6 7 8 9 --problems 128 --floor 0.3333
     python -m benchmarks.few_steps --calls 5
 """
 
@@ -249,7 +249,7 @@ def fit(
 def main(arguments: list[str] | None = None) -> int:
     """Fit, print the ratio of errors on fresh problems, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.few_steps", description=__doc__)
-    parser.add_argument("--calls", type=int, nargs="+", default=list(range(4, 9)))
+    parser.add_argument("--calls", type=int, nargs="+", default=list(range(4, 10)))
     parser.add_argument("--problems", type=int, default=PROBLEMS)
     parser.add_argument("--floor", type=float, default=FLOOR)
     parser.add_argument("--output", type=Path, default=Path("sde_diffusion/few_steps.json"))
