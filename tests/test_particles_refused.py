@@ -122,6 +122,9 @@ class Square(Operator):
         (lambda: push(proposal=OTHER), ValueError, "VPCosine.*same schedule"),
         (lambda: push(proposal=3), TypeError, "proposal must be a Denoiser"),
         (lambda: push().draw(0), ValueError, "n = 0"),
+        (lambda: find(twist=lambda m, d, *_: d), ValueError, "returned Tensor.*two tensors"),
+        (lambda: push().expect(3), TypeError, "takes a function.*not 3"),
+        (lambda: push().expect(lambda x: x.sum()), ValueError, r"returned \(\) for 8 particles"),
     ],
 )
 def test_refused(request_, error, words):
@@ -159,7 +162,9 @@ def test_a_potential_that_is_not_finite_is_told_with_its_place(value):
             rewards[3] = value
         return rewards
 
-    with pytest.raises(FloatingPointError, match=r"t = 0\.\d+, weighing 2 of 5.*not finite"):
+    with pytest.raises(
+        FloatingPointError, match=r"t = 0\.\d+, weighing 2 of 5.*not finite.*at=\[\]"
+    ):
         push(broken)
 
 

@@ -48,8 +48,20 @@ class Population:
 
         Returns:
             (populations, *shape).
+
+        Raises:
+            TypeError, ValueError: no function, or one whose answer has no row for each particle.
         """
+        if not (function is None or callable(function)):
+            raise TypeError(f"expect takes a function of particles (n, *event), not {function!r}")
         x = self.x if function is None else function(self.x.flatten(0, 1))
+        n = self.log_weights.numel()
+        if function is not None and not (isinstance(x, Tensor) and x.ndim and len(x) == n):
+            given = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"the function returned {given} for {n} particles; it must return a row for each, "
+                f"shape ({n}, ...): sum over dimensions of the event alone, as x.flatten(1).sum(1)"
+            )
         x = x.reshape(*self.log_weights.shape, *x.shape[2 if function is None else 1 :])
         weights = self.log_weights.exp().to(x)
         return torch.einsum("gk,gk...->g...", weights, x)

@@ -30,7 +30,7 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from ..denoise import Denoiser
-from ..gradient import denoise_with_pull
+from ..gradient import Pull, denoise_with_pull
 from ..inverse.measurement import Measurement
 from ..inverse.operator import LinearOperator
 from ..inverse.posterior import Linearised, check_posed, check_setting, remaining
@@ -69,8 +69,9 @@ def twisted(
         shape: (populations, K, *event).
         twist: psi_t: a name of `TWISTS` or a `Twist`; default: "matched" for a linear operator,
             else "isotropic".
-        variance: v > 0 of r_t^2: about the variance of the data ("isotropic": of A(x_0)) in one
-            number; one too large costs less than one too small.
+        variance: v > 0 of r_t^2: about the variance of the data in one number; one too large costs
+            less than one too small. "isotropic": of all of A(x_0) together over its number of
+            independent readings (n times one number of variance v: n v).
         options: resampling, threshold, seed, start, dtype, device, batch, progress: see `Options`.
 
     Returns:
@@ -118,7 +119,7 @@ class TwistedGuide(Guide):
     def see(self, x: Tensor, t: float, index: int, who: Tensor) -> Seen:
         d, pull = denoise_with_pull(self.denoiser.select(who), x, t)
         measurement, level = self.measurement.select(who), self._level(t)
-        log_psi, gradient = self.twist(measurement, d, pull, level)
+        log_psi, gradient = self._twisted(measurement, d, pull, level)
         self._check_twist("log psi", log_psi, d.shape[:1])
         self._check_twist("the gradient", gradient, d.shape)
         if level.alpha > 0:  # at alpha = 0 there is no push
@@ -152,6 +153,18 @@ class TwistedGuide(Guide):
                 f"{len(y)} measurements for {populations} populations: give one y for all, or one "
                 "for each population"
             )
+
+    def _twisted(
+        self, measurement: Measurement, d: Tensor, pull: Pull, level: Level
+    ) -> tuple[Tensor, Tensor]:
+        found = self.twist(measurement, d, pull, level)
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise ValueError(
+                f"the twist {getattr(self.twist, '__name__', self.twist)!r} returned "
+                f"{type(found).__name__}; it must return two tensors, log psi (n,) and its "
+                "gradient in x_t, of d's shape"
+            )
+        return found[0], found[1]
 
     def _check_twist(self, what: str, value: Any, shape: tuple[int, ...]) -> None:
         real = isinstance(value, Tensor) and value.is_floating_point()

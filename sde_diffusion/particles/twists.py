@@ -5,7 +5,7 @@ sigma_y^2 I. The twists differ in V:
 
     isotropic   A V A^T = r_t^2 I                          any operator, also nonlinear
     projected   V = r_t^2 I                                linear; PiGDM's
-    matched     V = (sigma^2/alpha) dd/dx along one line   linear; elsewhere as projected
+    matched     projected's, and in C one direction more   linear; what tweedie's has beyond it
     tweedie     V = (sigma^2/alpha) dd/dx                  linear; MMPS's
 
     r_t^2 = v sigma^2 / (alpha^2 v + sigma^2),
@@ -17,7 +17,8 @@ for all particles are left out.
 A twist that is narrower than p(y | x_t) costs most: a state that is undecided between two modes
 has d between them, and a small r_t^2 calls y impossible there, until it falls to the right mode
 and its weight leaps up by p(y | x_t)/psi_t. So few weigh so much that errors fall slower than
-K^{-1/2} until K is large. The model's own covariance is wide at just such states.
+K^{-1/2} until K is large. The model's own covariance is wide at just such states. One that is much
+wider in many directions decides late.
 
 Wu et al. 2023, arXiv:2306.17775. Song et al., "Pseudoinverse-guided diffusion models for inverse
 problems", 2023. Rozet et al., "Learning diffusion priors from observations by expectation
@@ -71,33 +72,42 @@ def projected(
     operator = _linear(measurement, "projected")
     e = measurement.residual(d)
     u = operator.solve(e, level.remaining, measurement.noise**2)
-    return -(e * u).flatten(1).sum(1) / 2, pull(operator.adjoint(u))
+    return -_dot(e, u) / 2, pull(operator.adjoint(u))
 
 
 def matched(measurement: Measurement, d: Tensor, pull: Pull, level: Level) -> tuple[Tensor, Tensor]:
-    """log psi of projected, with the model's own variance of y along its direction u.
+    """log psi of projected, widened where one product with the model's own C says so.
 
-        u = M^{-1} e,  M = r_t^2 A A^T + sigma_y^2 I,      k = <u, C u>/<u, M u>,
-        log psi = -(e^T u/k + log k)/2,                    gradient J^T A^T u/k,
+        M = r_t^2 A A^T + sigma_y^2 I,  u = M^{-1} e,  r = (C - M) u,
+        C' = M + r r^T/(r^T u) where r^T u > 0, else C' = M,
+        log psi = log N(y; A d, C') = -[e^T u - (r^T u)^2/(r^T u + q) + log(1 + q/(r^T u))]/2,
 
-    with C of `tweedie`. C u takes the product with J^T that the gradient takes anyway, so it costs
-    no more than `projected`. For one measured number it is `tweedie`; for more, u/k is one step of
-    conjugate gradients to C^{-1} e, so that e^T u/k <= e^T C^{-1} e: no narrower. At alpha = 0 psi
-    is that of projected.
+    q = r^T M^{-1} r, with C of `tweedie`. C' is the Nystrom approximation of C - M from u, so
+    C' u = C u, and M <= C' <= C where C >= M. It is never narrower than M, whatever C is: k must
+    not scale the whole of e, as k = <u, C u>/<u, M u> by itself would, for k grows with the
+    part of e along which C is wide, and with it psi. C u takes the product with J^T that the
+    gradient takes anyway: no more calls of the network than `projected`. For one measured number
+    it is `tweedie` where that is wider than `projected`, else `projected`. The gradient is
+    J^T A^T u/k, k as above and at least 1: u/k is a step of conjugate gradients to C^{-1} e. At
+    alpha = 0 psi is that of projected.
     """
     operator = _linear(measurement, "matched")
+    solve = lambda v: operator.solve(v, level.remaining, measurement.noise**2)
     e = measurement.residual(d)
-    u = operator.solve(e, level.remaining, measurement.noise**2)
-    v = operator.adjoint(u)
-    gradient = pull(v)
-    assumed = (e * u).flatten(1).sum(1)
+    u = solve(e)
+    gradient = pull(operator.adjoint(u))
+    assumed = _dot(e, u)
     if level.alpha == 0:
         return -assumed / 2, gradient
-    # The variance that J gives is not negative; a network's may be.
-    own = level.sigma**2 / level.alpha * (gradient * v).flatten(1).sum(1).clamp(min=0)
-    own = own + measurement.noise**2 * u.square().flatten(1).sum(1)
-    k = torch.where(assumed > 0, own / assumed, 1.0)
-    return -(assumed / k + k.log()) / 2, gradient / along(k, gradient)
+    own = level.sigma**2 / level.alpha * operator.apply(gradient) + measurement.noise**2 * u
+    r = own - e
+    beyond, q = _dot(r, u), _dot(r, solve(r))
+    wider = beyond > 1e-6 * assumed  # by more than float32's rounding
+    beyond = torch.where(wider, beyond, 1.0)
+    explained = torch.where(wider, beyond**2 / (beyond + q), 0.0)
+    wide = torch.where(wider, torch.log1p(q / beyond), 0.0)
+    k = torch.where(wider, 1 + beyond / assumed, 1.0)
+    return -(assumed - explained + wide) / 2, gradient / along(k, gradient)
 
 
 def tweedie(measurement: Measurement, d: Tensor, pull: Pull, level: Level) -> tuple[Tensor, Tensor]:
@@ -128,6 +138,10 @@ def tweedie(measurement: Measurement, d: Tensor, pull: Pull, level: Level) -> tu
 TWISTS: dict[str, Twist] = {
     twist.__name__: twist for twist in (isotropic, projected, matched, tweedie)
 }
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).flatten(1).sum(1)
 
 
 def _linear(measurement: Measurement, name: str) -> LinearOperator:

@@ -111,13 +111,18 @@ class Weights:
         last = point == len(good) - 1
         where = f"t = {self.times[point]:.6g}, weighing {point + 1} of {len(good)}"
         if not sound[point]:
-            what = "a log potential (likelihood, reward) is NaN or +inf"
-            if not last:
-                what = "a log potential (likelihood, reward) is not finite"
+            what, cure = (
+                ("is NaN or +inf", "look at what it returns there")
+                if last
+                else (
+                    "is not finite",
+                    "before the end it must be; a reward of -inf may be asked at the end alone, "
+                    "at=[], and NaN or +inf is an error of the function that returned it",
+                )
+            )
+            what = f"a log potential (likelihood, reward) {what}"
         else:
             group = int((~torch.isfinite(gains[point])).long().argmax())
             what = f"all particles of population {group} have weight zero"
-        raise FloatingPointError(
-            f"{plan.name}: at {where}, {what}; before the end every potential must be finite, "
-            "and at the end some particle possible: more particles, or a target that is less sharp"
-        )
+            cure = "more particles, or a target that is less sharp"
+        raise FloatingPointError(f"{plan.name}: at {where}, {what}: {cure}")
