@@ -85,27 +85,31 @@ def least_squares(
     return x
 
 
-def truncated(product: Callable[[Tensor], Tensor], v: Tensor, iterations: int) -> Tensor:
+def truncated(product: Function, v: Tensor, iterations: int) -> Tensor:
     """u with M u = v after a number of iterations from u = 0, of least norm where M is singular.
 
-    A sample stops where its residual is down to rounding, and where u^T M u of a direction is not
-    positive, as Steihaug, "The conjugate gradient method and trust regions in large scale
-    optimization", 1983: then M is no covariance, which estimated ones may fail to be. Nothing is
-    read back from the device.
+    A sample stops where its residual is down to rounding, and where the curvature p^T M p/|p|^2 of
+    a direction is negative or rounding beside the largest so far. Negative: as Steihaug, "The
+    conjugate gradient method and trust regions in large scale optimization", 1983: then M is no
+    covariance, which estimated ones may fail to be. Rounding: M is singular there, and a step
+    would be v's part outside its range, divided by nothing. Nothing is read back from the device.
 
     Args:
-        product: p -> M p, sample by sample.
+        product: p -> M p, sample by sample, p in the dtype of the iterations, and so is u.
         v: (batch, *shape).
         iterations: at least 1.
     """
+    eps = torch.finfo(v.dtype).eps
+    v = widened(v)
     u, r, p = torch.zeros_like(v), v, v
     square = _dot(r, r)
-    rounding = square * torch.finfo(v.dtype).eps ** 2
-    zero = torch.zeros_like(square)
+    rounding = square * eps**2
+    zero = largest = torch.zeros_like(square)
     for _ in range(iterations):
         q = product(p)
-        curvature = _dot(p, q)
-        going = (curvature > 0) & (square > rounding)
+        curvature, length = _dot(p, q), _dot(p, p)
+        largest = torch.maximum(largest, curvature / torch.where(length > 0, length, 1.0))
+        going = (curvature > 10 * eps * largest * length) & (square > rounding)
         step = torch.where(going, square / curvature, zero)
         u, r = u + step * p, r - step * q
         following = _dot(r, r)

@@ -40,13 +40,15 @@ def mmps(denoiser: Denoiser, measurement: Measurement, iterations: int = 1) -> P
         gain = here.gain
         d, pull = here.prior_with_pull()
         around = here.around(d)
-        covariance = lambda v: gain * pull(v)
         noise = here.measurement.noise**2
+
+        def covariance(v: Tensor) -> Tensor:
+            return (gain * pull(v.to(d.dtype))).to(v.dtype)
 
         def product(u: Tensor) -> Tensor:
             return around.push(covariance(around.pull(u))) + noise * u
 
         u = truncated(product, around.residual, iterations)
-        return d + covariance(around.pull(u))
+        return d + covariance(around.pull(u)).to(d.dtype)
 
     return Posterior(denoiser, measurement, rule)

@@ -175,7 +175,9 @@ class Linearised:
         if isinstance(self.operator, LinearOperator):
             return self.operator.adjoint(u)
         leaf, measured = self._graph
-        return torch.autograd.grad(measured, leaf, u, retain_graph=True, create_graph=self.keep)[0]
+        v = u.to(measured.dtype)
+        back = torch.autograd.grad(measured, leaf, v, retain_graph=True, create_graph=self.keep)[0]
+        return back.to(u.dtype)
 
     def push(self, v: Tensor) -> Tensor:
         """A' v; v of shape (batch, *event). The derivative of pull, which is linear in u, by u."""
@@ -186,7 +188,8 @@ class Linearised:
             u = torch.zeros_like(measured).requires_grad_()
             (pulled,) = torch.autograd.grad(measured, leaf, u, create_graph=True)
             self._check_seen(pulled)
-            return torch.autograd.grad(pulled, u, v, create_graph=self.keep)[0]
+            there = v.to(leaf.dtype)
+            return torch.autograd.grad(pulled, u, there, create_graph=self.keep)[0].to(v.dtype)
 
     def no_farther(self, p: Tensor) -> Tensor:
         """p, shortened where d + p would be farther from y than d is, A linearised.

@@ -24,9 +24,10 @@ def tmpd(denoiser: Denoiser, measurement: Measurement) -> Posterior:
     Boys, Girolami, Pidstrigach, Reich, Mosca & Akyildiz, "Tweedie moment projected diffusions for
     inverse problems", 2023, arXiv:2310.06721. h are the row sums of Cov[A x_0 | x_t]: its diagonal
     if that is all there is, as for independent coordinates and A that selects some of them. Where
-    coordinates are correlated the sums may be far from the diagonal, and 0 or negative, which no
-    variance is; taken as they are they drove samples to infinity on mixtures in 64 dimensions, so
-    they are bounded from below. Two products with J^T a call.
+    coordinates are correlated, or where A^T 1 = 0 as for differences, the sums may be far from the
+    diagonal, and 0 or negative, which no variance is; taken as they are they drive samples to
+    infinity, so they are bounded from below, and the push is shortened so that A(d_y) is no farther
+    from y than A(d). Two products with J^T a call.
 
     Args:
         denoiser: d = E[x_0 | x_t], differentiable in x.
@@ -45,4 +46,4 @@ def _rule(here: Here) -> Tensor:
     mean = sums.mean(tuple(range(1, sums.ndim)), keepdim=True)
     total = here.measurement.noise**2 + torch.maximum(sums, LEAST * mean)
     u = torch.where(total > 0, around.residual / total, torch.zeros_like(total))
-    return d + gain * pull(around.pull(u))
+    return d + around.no_farther(gain * pull(around.pull(u)))
