@@ -37,6 +37,17 @@ def check_samples(count: int | None, x: Tensor) -> None:
         raise ValueError(f"conditions of {count} samples are bound and x has {len(x)}: {_CURE}")
 
 
+def check_devices(condition: Sequence[Any], x: Tensor, error: Exception) -> None:
+    """ValueError from an error about devices, where a condition is on another than the state."""
+    devices = {part.device for part in condition if isinstance(part, Tensor) and part.ndim}
+    elsewhere = sorted(map(str, devices - {x.device}))
+    if elsewhere and "device" in str(error):
+        raise ValueError(
+            f"a condition is on {' and '.join(elsewhere)}, and the states are on {x.device}: "
+            f'bind it there, denoiser.given(labels.to("{x.device}"))'
+        ) from error
+
+
 def select_conditions(condition: Sequence[Any], who: Tensor) -> tuple[Any, ...]:
     """The condition of some samples, by index."""
     return tuple(

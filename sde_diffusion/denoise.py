@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .conditions import check_samples, samples_of, select_conditions
+from .conditions import check_devices, check_samples, samples_of, select_conditions
 from .names import look_up
 from .predictions import AFFINE, check_defined, label_of, outputs_of
 from .scalar import Scalar
@@ -351,7 +351,11 @@ class NetworkDenoiser(Denoiser):
         differentiated = asked.requires_grad and torch.is_grad_enabled()
         if differentiated:
             asked = asked.view_as(asked)  # a node of its own, to be found in the answer's graph
-        output = self.network(asked, label, *self._condition)
+        try:
+            output = self.network(asked, label, *self._condition)
+        except RuntimeError as error:
+            check_devices(self._condition, asked, error)
+            raise
         channels = [self.outputs * c for c in x.shape[1:2]]
         fits = isinstance(output, Tensor) and output.shape == (len(x), *channels, *x.shape[2:])
         if not fits or self.outputs > x.ndim:  # states (batch,) have no channels to double
@@ -391,6 +395,12 @@ def along(coefficient: Scalar, x: Tensor) -> Scalar:
         )
     c = coefficient.to(x)
     return c.reshape(-1, *[1] * (x.ndim - 1)) if c.ndim else c
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b> over the numbers of each sample, (batch, 1, .., 1)."""
+    dims = tuple(range(1, a.ndim))
+    return (a * b).sum(dims, keepdim=True) if dims else a * b
 
 
 def _each(value: object) -> Sequence[object]:

@@ -155,8 +155,8 @@ def tracked(what: str) -> Iterator[None]:
     except RuntimeError as error:
         if "same dtype" in str(error):
             raise TypeError(
-                f"{what} computes in another dtype than the state's ({error}): convert within it, "
-                "e.g. lambda x, t: classifier(x.float(), t)"
+                f"{what} computes in another dtype than the state's ({error}): convert within it "
+                "to the dtype of its weights, e.g. lambda x, t: classifier(x.to(weight.dtype), t)"
             ) from error
         if "Inference tensors cannot be saved" not in str(error):
             raise

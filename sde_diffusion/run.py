@@ -162,7 +162,7 @@ class _Watch:
         return x
 
     def at_output(self, row: int, grid: bool, d: Tensor, scale: float) -> None:
-        self._look(row, "the network's output", d, max(self.index - 1, 0))
+        self._look(row, "the denoiser's output", d, max(self.index - 1, 0))
         if grid and self.callback is not None:
             self.denoised = scale * d
         if self.advance is not None:

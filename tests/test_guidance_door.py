@@ -52,3 +52,62 @@ def test_a_scale_for_each_sample_is_told_where_it_belongs():
             guidance.classifier_free(C, U, scale=wrong)
     with pytest.raises(TypeError, match=r"a Tensor of shape \(5,\) must be a number"):
         guidance.classifier_free(C, U, scale=torch.ones(5))
+
+
+def test_a_grid_and_scales_are_taken_as_sample_takes_them():
+    plan, x = sd.solvers.ddim(VP, GRID), states(5)
+    cfg_plus_plus = guidance.cfg_plus_plus
+    found = sd.run(plan, cfg_plus_plus(C, U, scale=0.5, times=GRID.numpy()), x)
+    assert found.equal(sd.run(plan, cfg_plus_plus(C, U, scale=0.5, times=GRID), x))
+    with pytest.raises(TypeError, match=r"times = a Plan must be the grid .*, as plan\.times"):
+        cfg_plus_plus(C, U, scale=0.5, times=plan)
+    right = guidance.composed([C, C], U, scales=[1.0, 1.0])(x, 0.5)
+    for scales in (np.ones(2), torch.ones(2)):
+        assert guidance.composed([C, C], U, scales=scales)(x, 0.5).equal(right)
+    with pytest.raises(ValueError, match="3 for 2 conditions"):
+        guidance.composed([C, C], U, scales=np.ones(3))
+
+
+def test_what_is_wrong_is_told_of_whose_it_is():
+    free = guidance.classifier_free(C, U, scale=2.0)
+    with pytest.raises(TypeError, match=r"x has dtype torch\.int64: states are float"):
+        free(torch.ones(5, 2).long(), 0.5)
+    layer = torch.nn.Linear(3, 2)
+    base = sd.NetworkDenoiser(lambda x, t, y: x + layer(y), VP)
+    elsewhere = base.given(torch.zeros(5, 3, device="meta"))
+    with pytest.raises(ValueError, match=r"a condition is on meta, and the states are on cpu"):
+        elsewhere(states(5), 0.5)
+    wrong = guidance.classifier(U, lambda x, t: (x * float("nan")).sum(1))
+    with pytest.raises(FloatingPointError, match="the denoiser's output is not finite"):
+        sd.run(sd.solvers.ddim(VP, GRID), wrong, states(5))
+
+
+def test_the_scale_is_told():
+    free = guidance.classifier_free(C, U, scale=2.0)
+    assert "scale=2, " not in repr(free)
+    assert "scale=2)" in repr(guidance.rescale(free, 0.5, "data"))
+    assert "phi=0.5" in repr(guidance.rescale(free, 0.5, "data"))
+    assert "scale=0.6/(1 - exp(-h))" in repr(guidance.cfg_plus_plus(C, U, scale=0.6, times=GRID))
+
+
+def test_rescaling_asks_what_is_asked_inside_once():
+    asked = []
+
+    def network(x, t):
+        asked.append(len(x))
+        return x.sin()
+
+    base, x = sd.NetworkDenoiser(network, VP, "data"), states(5)
+    energy = guidance.universal(base, lambda d: -d.square().sum(1), scale=3.0)
+    rescaled = guidance.rescale(energy, 0.5)
+    d, first = energy(x, 0.5), base(x, 0.5)
+    asked.clear()
+    found = rescaled(x, 0.5)
+    assert asked == [5]
+    assert rescaled.cost([0.5, 0.3]) == guidance.Cost(2, 2)
+    right = d * (0.5 * first.std(1) / d.std(1) + 0.5)[:, None]
+    torch.testing.assert_close(found, right)
+    twice = guidance.rescale(rescaled, 0.5)
+    asked.clear()
+    twice(x, 0.5)
+    assert asked == [5]

@@ -79,18 +79,17 @@ def test_outside_the_interval_only_the_conditional_branch_is_asked(schedule):
     assert not u.seen
 
 
-def test_outside_the_interval_nothing_is_laid_around_either():
+def test_thresholding_stands_last_around_an_interval_too():
     c, u = pair()
-    bounded = static_thresholding(classifier_free(c, u, scale=9.0), -0.4, 0.4)
-    guided = limited_interval(bounded, 0.3, 2.0)
-    early, inside, x = 0.95, VP.time_of(0.0), states()
-    assert torch.equal(guided(x, early), c(x, early))
-    assert torch.equal(guided(x, inside), bounded(x, inside))
-    u.seen.clear()
-    guided(x, early)
-    assert not u.seen
+    free = classifier_free(c, u, scale=9.0)
+    bounded = static_thresholding(free, -0.4, 0.4)
+    with pytest.raises(ValueError, match="limit that: static_thresholding"):
+        limited_interval(bounded, 0.3, 2.0)
     with pytest.raises(ValueError, match="lies around a guidance, which is rescaled first"):
         rescale(bounded, 0.5, "data")
+    around, x = static_thresholding(limited_interval(free, 0.3, 2.0), -0.4, 0.4), states()
+    for t in (0.95, VP.time_of(0.0)):
+        assert around(x, t).abs().max() <= 0.4 < c(x, t).abs().max()
 
 
 def test_the_ends_of_an_interval():
@@ -101,6 +100,10 @@ def test_the_ends_of_an_interval():
     right = [False, False, True, True, False]
     assert [guided.inside(t) for t in times] == right
     assert guided.inside(torch.tensor(times, dtype=DOUBLE)).tolist() == right
+    flow = sd.FlowMatching()  # at t = 1 sigma/alpha is inf, which is the end of (.3, inf]
+    whole = limited_interval(classifier_free(*pair(flow), scale=3.0), 0.3, math.inf)
+    assert whole.inside(1.0)
+    assert whole.inside(torch.ones(1, dtype=DOUBLE))
 
 
 def test_the_cost_of_an_interval_is_that_of_its_steps():

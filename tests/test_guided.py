@@ -270,8 +270,8 @@ class Wrong(Guided):
         (None, TypeError, "is NoneType"),
         (alone(1), ValueError, "numbered 0 to 0"),
         (alone(-1), ValueError, "numbered 0 to 0"),
-        (Rule((0,), lambda x, d: d[:, :1]), ValueError, r"returned shape \(5, 1\)"),
-        (Rule((0,), lambda x, d: None), ValueError, "returned NoneType"),
+        (Rule((0,), lambda x, d: d[:, :1]), ValueError, r"to shape \(5, 1\): what its combine"),
+        (Rule((0,), lambda x, d: None), ValueError, "to NoneType: what its combine"),
     ],
 )
 def test_a_rule_of_ones_own_is_checked(rule, error, words, x):

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..counts import checked_number
-from ..denoise import Denoiser, along
+from ..denoise import Denoiser, along, inner
 from ..scalar import Scalar
 from .classifier_free import pair
 from .guided import Guided, Rule, alone
@@ -145,13 +145,8 @@ def project(delta: Tensor, onto: Tensor) -> Tensor:
     """The part of delta along `onto`, sample by sample; 0 where that is 0."""
     norm = _norm(onto)
     unit = onto / norm.where(norm > 0, 1.0)
-    return unit * _inner(delta, unit)
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    dims = tuple(range(1, a.ndim))
-    return (a * b).sum(dims, keepdim=True) if dims else a * b
+    return unit * inner(delta, unit)
 
 
 def _norm(a: Tensor) -> Tensor:
-    return _inner(a, a).sqrt()
+    return inner(a, a).sqrt()

@@ -21,10 +21,12 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 from torch import Tensor
 
 from ..counts import checked_number
 from ..denoise import Denoiser
+from ..plan import Plan
 from ..times import check_grid
 from .classifier_free import pair
 from .extrapolation import Extrapolation
@@ -43,7 +45,8 @@ def cfg_plus_plus(
     """CFG++ on a grid: classifier-free guidance with w/(1 - e^{-h}) for the step with increment h.
 
     With DDIM on that grid it is the paper's sampler. Any other solver may run it if it asks at the
-    grid points alone; then the scales are the same, but its noise is no unconditional one.
+    grid points alone; then the scales are the same, but its noise is no unconditional one, and a
+    stage at the end of a step (as of `heun`) has the scale of the step that begins there.
 
     Chung et al., "CFG++: Manifold-constrained classifier free guidance for diffusion models", 2024,
     arXiv:2406.08070.
@@ -67,8 +70,9 @@ def cfg_plus_plus(
         raise TypeError("the scale of CFG++ is one number: it varies with the steps by itself")
     w = checked_scale(scale)
     assert not callable(w)
-    if not isinstance(times, Tensor | Sequence) or isinstance(times, str):
-        raise TypeError(f"times = {times!r} must be the grid of the sampler, as plan.times")
+    if not isinstance(times, Tensor | np.ndarray | Sequence) or isinstance(times, str):
+        what = f"a {type(times).__name__}" if isinstance(times, Plan) else repr(times)
+        raise TypeError(f"times = {what} must be the grid of the sampler, as plan.times")
     schedule = conditional.schedule
     scales: dict[float, float] = {}
     for t, s in pairwise(float(t) for t in check_grid(schedule, times)):
@@ -82,8 +86,9 @@ def cfg_plus_plus(
             raise ValueError(
                 f"CFG++ has a scale for each step of its grid, and at t = {float(t):.9g} none "
                 "begins: give the solver the same times, and take one that asks at grid points "
-                "alone (ddim, dpm_solver_pp_2m; not heun)"
+                "alone (ddim, dpm_solver_pp_2m)"
             )
         return scales[known]
 
+    at.__name__ = f"{w:g}/(1 - exp(-h))" if eta == 0 else f"{w:g}, eta={eta:g}"  # as repr tells it
     return Extrapolation(*pair(conditional, unconditional), at, "cfg_plus_plus")

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..counts import checked_number
-from ..denoise import Denoiser, along
+from ..denoise import Denoiser, along, inner
 from ..scalar import Scalar
 from .classifier_free import pair
 from .guided import Guided, Rule, alone
@@ -113,7 +113,5 @@ def cfg_zero_star(
 
 def optimised_scale(v_c: Tensor, v_u: Tensor) -> Tensor:
     """s* = <v_c, v_u> / |v_u|^2 for each sample, (batch, 1, .., 1); 0 where v_u = 0."""
-    dims = tuple(range(1, v_u.ndim))
-    norm = v_u.square().sum(dims, keepdim=True) if dims else v_u.square()
-    inner = (v_c * v_u).sum(dims, keepdim=True) if dims else v_c * v_u
-    return torch.where(norm > 0, inner / norm.where(norm > 0, 1.0), 0.0)
+    norm = inner(v_u, v_u)
+    return torch.where(norm > 0, inner(v_c, v_u) / norm.where(norm > 0, 1.0), 0.0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,7 +76,7 @@ def composed(
     conditionals: Sequence[Denoiser],
     unconditional: Denoiser | None = None,
     *,
-    scales: Sequence[GuidanceScale],
+    scales: Sequence[GuidanceScale] | Tensor,
 ) -> Guided:
     """Guidance by several conditions at once, d = d_u + sum_i w_i (d_i - d_u).
 
@@ -93,6 +94,8 @@ def composed(
     """
     if not isinstance(conditionals, Sequence) or not conditionals:
         raise ValueError("give a list of one conditional denoiser or more")
+    if isinstance(scales, Tensor | np.ndarray) and scales.ndim == 1:
+        scales = list(scales)
     if not isinstance(scales, Sequence) or len(scales) != len(conditionals):
         given = len(scales) if isinstance(scales, Sequence) else repr(scales)
         raise ValueError(f"scales: {given} for {len(conditionals)} conditions: give one for each")

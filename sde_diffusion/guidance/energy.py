@@ -21,7 +21,7 @@ from ..conditions import one_count, samples_of, select_conditions
 from ..denoise import Denoiser, along
 from ..gradient import asks_for_gradients, denoise_with_pull, gradient_of_log, score_to_mean
 from ..scalar import Scalar
-from .guided import Cost, Guided, Rule, alone
+from .guided import Guided, Rule, alone
 from .scales import GuidanceScale, checked_scale, scale_at
 
 
@@ -84,20 +84,18 @@ class Classifier(Energy):
 
 
 class Universal(Energy):
-    """Guidance by a function of the denoised data; see `universal`."""
+    """Guidance by a function of the denoised data; see `universal`.
+
+    Its `cost` counts forward calls alone; the gradient takes the time of about two more for each.
+    """
 
     def guide(self, t: Scalar, factor: Scalar) -> Rule:
-        def combine(x: Tensor) -> Tensor:
+        def both(x: Tensor) -> tuple[Tensor, Tensor]:
             d, pull = denoise_with_pull(self.branches[0], x, t)
             gradient = gradient_of_log(lambda d: self.log_p(d, *self.condition), d)
-            return d + along(factor, x) * pull(gradient)
+            return d, d + along(factor, x) * pull(gradient)
 
-        return Rule((), combine)  # the branch is asked inside, with its graph
-
-    def cost(self, times: Sequence[float]) -> Cost:
-        """Forward calls alone; the gradient takes the time of about two more for each."""
-        branch = self.branches[0]
-        return branch.cost(times) if isinstance(branch, Guided) else Cost(len(times), len(times))
+        return Rule((), lambda x: both(x)[1], both)  # the branch is asked inside, with its graph
 
 
 def classifier(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..conditions import check_samples, one_count
-from ..denoise import Call, Denoiser, check_denoiser, wrong_output
+from ..denoise import Call, Denoiser, check_denoiser
 from ..device import same_device
 from ..scalar import Scalar
 from ..schedule import Schedule
@@ -31,10 +31,13 @@ class Rule(NamedTuple):
     Attributes:
         needs: which branches are asked, by number; the others cost nothing.
         combine: (x, d of each of them) -> d, all of x's shape. It does not write into them.
+        both: x -> (d of the first branch, d), where nothing is needed because the first branch is
+            asked inside, for its gradient too.
     """
 
     needs: tuple[int, ...]
     combine: Callable[..., Tensor]
+    both: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 def itself(x: Tensor, d: Tensor) -> Tensor:
@@ -135,12 +138,11 @@ class Guided(Denoiser):
         return first.unguided() if around else first  # type: ignore[attr-defined]
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
+        if not x.is_floating_point():
+            raise TypeError(f"x has dtype {x.dtype}: states are float32 or float64")
         check_samples(self.samples, x)
         (rule,) = self._checked([self.rule(t)])
-        d = rule.combine(x, *ask_all([self.branches[i] for i in rule.needs], x, t))
-        if not isinstance(d, Tensor) or d.shape != x.shape:
-            raise ValueError(wrong_output(d, x))
-        return d
+        return _combined(rule, x, ask_all([self.branches[i] for i in rule.needs], x, t))
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
         check_samples(self.samples, x)
@@ -186,7 +188,8 @@ class Guided(Denoiser):
         count = self.samples or 1
         calls = evaluations = 0
         for t, rule in zip(times, self.rules(times), strict=True):
-            asked = [self.branches[i] for i in rule.needs]
+            needs = rule.needs if rule.both is None else (0,)
+            asked = [self.branches[i] for i in needs]
             inner = [b.cost([t]) if isinstance(b, Guided) else Cost(1, 1) for b in asked]
             calls += sum(inner[g.members[0]].calls for g in groups(asked, count))
             evaluations += sum(cost.evaluations for cost in inner)
@@ -222,11 +225,22 @@ def check_guided(guided: Guided, purpose: str) -> None:
 def _of_one(rule: Rule, call: Call) -> Call:
     if rule.combine is itself:
         return call
-    return Call(lambda x, out: rule.combine(x, whole(call, x)))
+    return Call(lambda x, out: _combined(rule, x, [whole(call, x)]))
 
 
 def _of_several(rule: Rule, answers: Answers) -> Call:
-    return Call(lambda x, out: rule.combine(x, *answers(x)))
+    return Call(lambda x, out: _combined(rule, x, answers(x)))
+
+
+def _combined(rule: Rule, x: Tensor, answers: Sequence[Tensor]) -> Tensor:
+    d = rule.combine(x, *answers)
+    if not isinstance(d, Tensor) or d.shape != x.shape:
+        found = f"shape {tuple(d.shape)}" if isinstance(d, Tensor) else type(d).__name__
+        raise ValueError(
+            f"a Rule combined answers for states of {tuple(x.shape)} to {found}: what its combine "
+            "returns must have the state's shape"
+        )
+    return d
 
 
 def check_same_schedule(schedule: Schedule, other: Schedule) -> None:

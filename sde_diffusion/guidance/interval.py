@@ -28,13 +28,13 @@ class LimitedInterval(Guided):
     """One denoiser at noise levels in (low, high], another elsewhere.
 
     Args:
-        inside, outside: the two.
+        outside, inside: the two.
         low, high: ends of the interval of sigma_t/alpha_t.
     """
 
     shown = ("low", "high")
 
-    def __init__(self, inside: Denoiser, outside: Denoiser, low: float, high: float) -> None:
+    def __init__(self, outside: Denoiser, inside: Denoiser, low: float, high: float) -> None:
         super().__init__(outside, inside)
         self.low, self.high = low, high
 
@@ -89,12 +89,19 @@ def limited_interval(guided: Guided, low: float, high: float) -> Guided:
 
     Raises:
         TypeError: if it is no guided denoiser.
-        ValueError: an empty interval; several conditions at once, none of which stands alone.
+        ValueError: an empty interval; several conditions at once, none of which stands alone;
+            thresholding, which comes after it.
     """
     check_guided(guided, "limit")
+    if guided.unguided() is not guided.branches[0]:
+        raise ValueError(
+            f"{type(guided).__name__} lies around a guidance and would fall away outside the "
+            "interval; limit that: static_thresholding(limited_interval(classifier_free(...), "
+            "low, high))"
+        )
     low, high = checked_number(low, "low"), checked_number(high, "high")
     if not 0 <= low < high <= math.inf:
         raise ValueError(
             f"the interval ({low}, {high}] of sigma/alpha is empty or below 0: give 0 <= low < high"
         )
-    return LimitedInterval(guided, guided.unguided(), low, high)
+    return LimitedInterval(guided.unguided(), guided, low, high)

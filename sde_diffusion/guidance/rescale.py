@@ -40,13 +40,15 @@ class Rescaled(Guided):
         sigma_data: for "edm".
     """
 
-    shown = ("phi", "prediction")
     timesteps: int | None = None  # with schedule and sigma_data: how a prediction is read
 
     def __init__(self, guided: Guided, phi: float, prediction: str, sigma_data: float) -> None:
         super().__init__(*guided.branches)
         self.guided, self.phi, self.prediction = guided, phi, prediction
         self.sigma_data = sigma_data
+
+    def __repr__(self) -> str:
+        return f"Rescaled({self.guided!r}, phi={self.phi:g}, prediction={self.prediction!r})"
 
     @property
     def samples(self) -> int | None:
@@ -74,23 +76,31 @@ class Rescaled(Guided):
         return chosen
 
     def _rescaled(self, rule: Rule, t: Scalar) -> Rule:
-        needs, combine = rule
+        needs, combine, both = rule
         if needs == (0,) and combine is itself:
             return rule
         if not isinstance(t, Tensor):
             check_defined(self.prediction, self.schedule, [t])
         a = AFFINE[self.prediction](self, t, *self.schedule(t))[1]
-        asked = needs if 0 in needs else (*needs, 0)
-        first, count = asked.index(0), len(needs)
 
-        def rescaled(x: Tensor, *answers: Tensor) -> Tensor:
-            d = combine(x, *answers[:count])
+        def rescaled(x: Tensor, first: Tensor, d: Tensor) -> Tensor:
             origin = along(a, x) * x
-            without, spread = _spread(answers[first] - origin), _spread(d - origin)
+            without, spread = _spread(first - origin), _spread(d - origin)
             k = 1 + self.phi * (torch.where(spread > 0, without / spread, 1.0) - 1)
             return torch.lerp(origin, d, k)
 
-        return Rule(asked, rescaled)
+        if both is not None:
+
+            def of_both(x: Tensor) -> tuple[Tensor, Tensor]:
+                first, d = both(x)
+                return first, rescaled(x, first, d)
+
+            return Rule((), lambda x: of_both(x)[1], of_both)
+        asked = needs if 0 in needs else (*needs, 0)
+        at, count = asked.index(0), len(needs)
+        return Rule(
+            asked, lambda x, *answers: rescaled(x, answers[at], combine(x, *answers[:count]))
+        )
 
 
 def _spread(prediction: Tensor) -> Tensor:
