@@ -7,10 +7,10 @@ Tasks of dimension 2, 64 and 256, each with several measurements y of which p(x_
 in closed form: sliced Wasserstein distance to exact samples, KL of the moments, share inside the
 90 % credible set, network calls, gradients through the network, and seconds of one thread, at 10,
 20, 50 and 100 calls; then errors of the particle methods against their number, log Z among them.
-Settings are chosen under one seed and measured under others, and where ours then is farther than
-azula's both are measured again. azula's methods are measured where it is installed. Writes
-posterior.json, pictures.json, posterior.md, summary.md and, with matplotlib, the pictures; --draw
-makes only these, from the files. A run that was stopped goes on where it was.
+Settings are chosen under some seeds and measured under others, as many for both libraries. azula's
+methods are measured where it is installed. Writes posterior.json, pictures.json, posterior.md,
+summary.md and, with matplotlib, the pictures; --draw makes only these, from the files. A run that
+was stopped goes on where it was.
 """
 
 from __future__ import annotations

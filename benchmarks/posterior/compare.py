@@ -4,12 +4,13 @@ Both start from the same x_T on the same measurements y_k, k = 1..K, and are hel
 exact samples, under seeds r = 1..R that had no part in the choice of either. With d_rk the distance
 of the first less that of the second,
 
-    D = mean d_rk,    se^2 = sum_k var_r(d_rk)/(R K^2),    K (R - 1) degrees of freedom:
+    D = mean d_rk,    se^2 = sum_k v_k/(R K^2),    v_k = var_r(d_rk):
 
-seeds are drawn, measurements belong to the problem. D is put down to chance within t se, t the
-97.5 % point of Student's law: of two that are equal, either is called the nearer once in forty
-times. A difference of less than 1 % is none whatever its error: two programs of one formula differ
-by rounding, always to the same side.
+seeds are drawn, measurements belong to the problem, and each has its own variance. D is put down to
+chance within t se, t the 99 % point of Student's law with the degrees of freedom of Welch (1947)
+and Satterthwaite (1946), (R - 1) (sum_k v_k)^2 / sum_k v_k^2: of two that are equal, either is
+called the nearer about once in a hundred times. A difference of less than 1 % is none whatever its
+error: two programs of one formula differ by rounding, always to the same side.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from sde_diffusion.store import Cell
 
-LEVEL, SMALL = 0.975, 0.01
+LEVEL, SMALL = 0.99, 0.01
 
 
 def distance(row: Cell) -> float:
@@ -41,9 +42,16 @@ def farther(row: Cell, other: Cell) -> bool:
 
 
 def _above(each: Tensor, small: float) -> bool:
-    count = each.shape[1] * (len(each) - 1)
-    least = float(student.ppf(LEVEL, count)) * standard_error(each)
+    least = float(student.ppf(LEVEL, freedom(each))) * standard_error(each)
     return float(each.mean()) > max(least, small)
+
+
+def freedom(each: Tensor) -> float:
+    """Degrees of freedom of the standard error, R - 1 to K (R - 1)."""
+    v = each.var(0)
+    # Nothing varies: the error is 0, whatever its freedom.
+    share = v / v.sum() if float(v.sum()) > 0 else torch.full_like(v, 1 / len(v))
+    return (len(each) - 1) / float(share.square().sum())
 
 
 def standard_error(each: Tensor) -> float:

@@ -3,8 +3,8 @@
 Every setting is run at 20 calls under one seed. The nearest few of each method go on: at 10, 20 and
 50 calls the nearest of them under three seeds is chosen, and what is chosen at 50 serves at 100.
 What is told of the chosen is measured under other seeds, so that luck in the choice is no part of
-the figure. Where ours then is farther than azula's both are measured once more under more seeds,
-new ones, and only those count.
+the figure: under as many for every pair of ours and azula's, once, whichever is nearer; under fewer
+where a method is of one library alone, and for defaults.
 """
 
 from __future__ import annotations
@@ -26,21 +26,20 @@ from sde_diffusion.store import Cell, Store, digest
 
 from ..about import version
 from .asks import Counted, Setting, ask
-from .compare import distance, farther, together
+from .compare import distance, together
 from .distances import NAMES, Posterior
 from .problems import Task
 
 SWEPT, CHOSEN, MANY, FEW = 20, (10, 20, 50), 100, 2
 """NFE at which every setting is run, those at which one is chosen, that at which the last of these
 serves, and how many are chosen from."""
-CHOICE, SEEDS, AGAIN = range(3), range(3, 7), range(7, 19)
-"""Seeds of the choice, of what is told of the chosen, and of what is measured again."""
+CHOICE, SEEDS, ALONE = range(2), range(3, 8), 2
+"""Seeds of the choice; of what is told of the chosen; and how many of these without a pair."""
 RULE = (
     f"All settings are run at {SWEPT} calls under one seed; of the {FEW} nearest of a method the "
     f"nearest under {len(CHOICE)} seeds is chosen at {', '.join(map(str, CHOSEN))} calls, the last "
-    f"for {MANY} too. What is told is measured under {len(SEEDS)} other seeds, the same for both "
-    f"libraries; where ours then is farther, both are run again under {len(AGAIN)} more, and those "
-    "alone are told."
+    f"for {MANY} too. What is told is measured once under {len(SEEDS)} other seeds, the same for "
+    f"both libraries, whichever is nearer; under {ALONE} where there is nothing to compare with."
 )
 Job = tuple[Setting, int, int]
 """Setting, NFE, seed."""
@@ -141,11 +140,11 @@ def measure(task: Task, settings: Sequence[Setting], store: Store, quick: bool) 
         chosen = _best(settings, tried)
         chosen += [(s, MANY) for s, n in chosen if n == CHOSEN[-1]]
     defaults = [(s, SWEPT) for s in swept if s.default and (s, SWEPT) not in chosen]
-    rows = _rows(bench, [*chosen, *defaults], SEEDS[: 2 if quick else None], store)
+    paired, alone = _paired(chosen)
+    rows = _rows(bench, paired, SEEDS[: ALONE if quick else None], store)
+    rows |= _rows(bench, [*alone, *defaults], SEEDS[:ALONE], store)
     for (s, nfe), row in rows.items():
         row["chosen"] = (s, nfe) in chosen
-    if not quick:
-        rows |= _rows(bench, _doubtful(rows), AGAIN, store, chosen=True)
     told = ("library", "method", "name", "nfe", "sliced")
     brief = lambda found: [{k: row.get(k) for k in told} for row in found]
     parts = {"sweep": brief(sweep), "tried": brief(tried), "cells": list(rows.values())}
@@ -189,15 +188,13 @@ def _best(settings: Sequence[Setting], tried: Sequence[Cell]) -> list[tuple[Sett
 Rows = dict[tuple[Setting, int], Cell]
 
 
-def _doubtful(rows: Rows) -> list[tuple[Setting, int]]:
-    """Ours and azula's where ours seems farther."""
-    at = {(s.library, s.method, nfe): (s, nfe) for (s, nfe), row in rows.items() if row["chosen"]}
-    found = []
-    for (library, method, nfe), mine in at.items():
-        other = at.get(("azula", method, nfe))
-        if library == "ours" and other and farther(rows[mine], rows[other]):
-            found += [mine, other]
-    return found
+def _paired(chosen: Sequence[tuple[Setting, int]]) -> tuple[list[tuple[Setting, int]], ...]:
+    """Those of a method and NFE that both libraries have, and the others."""
+    at = {(s.library, s.method, nfe) for s, nfe in chosen}
+    parts: tuple[list[tuple[Setting, int]], ...] = [], []
+    for s, nfe in chosen:
+        parts[not {("ours", s.method, nfe), ("azula", s.method, nfe)} <= at].append((s, nfe))
+    return parts
 
 
 def _rows(
@@ -205,13 +202,11 @@ def _rows(
     wanted: Sequence[tuple[Setting, int]],
     seeds: Sequence[int],
     store: Store,
-    **known: bool,
 ) -> Rows:
     """One row for each setting and NFE, of all seeds together."""
     cells = iter(_cells(bench, [(s, nfe, seed) for s, nfe in wanted for seed in seeds], store))
     return {
-        (s, nfe): {**_about(s, nfe), **known, "seeds": len(seeds)}
-        | together([next(cells) for _ in seeds])
+        (s, nfe): {**_about(s, nfe), "seeds": len(seeds)} | together([next(cells) for _ in seeds])
         for s, nfe in wanted
     }
 

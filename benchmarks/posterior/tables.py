@@ -7,6 +7,7 @@ part in the choice; `compare` says when one is nearer than another.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,14 +62,32 @@ def verdict(content: Content) -> list[str]:
     lines = [
         f"At equal NFE ours is at least as close in {len(rows) - far} of {len(rows)} comparisons: "
         f"nearer in {near}, and in {len(rows) - near - far} the difference is within chance "
-        f"({LEVEL:.1%} point of Student's law) or below {SMALL:.0%}; farther in {far}."
+        f"({LEVEL:.0%} point of Student's law) or below {SMALL:.0%}; farther in {far}."
     ]
     for row in (r for r in rows if r["farther"]):
         lines.append(
             f"- farther: {row['method']}, {row['task']}, NFE {row['nfe']}: "
             f"{_figure(row['ours'], 'sliced')} against {_figure(row['azula'], 'sliced')}"
         )
-    return [*lines, *([""] if lines[1:] else []), content["about"]["choice"]]
+    chance = len(rows) * (1 - LEVEL)
+    told = (
+        f"Were all {len(rows)} pairs equal, chance would call ours nearer in about {chance:.1f} "
+        f"of them and farther in {chance:.1f}. Settings swept, ours / azula's: {settings(content)}."
+    )
+    return [*lines, *([""] if lines[1:] else []), content["about"]["choice"], "", told]
+
+
+def settings(content: Content) -> str:
+    """How many settings of each method of both libraries were swept; of tasks, least and most."""
+    counts: dict[str, dict[str, set[int]]] = {}
+    for task in content["tasks"].values():
+        swept = Counter((row["method"], row["library"]) for row in task["sweep"])
+        for (method, library), count in swept.items():
+            if {(method, "ours"), (method, "azula")} <= set(swept):
+                counts.setdefault(method, {}).setdefault(library, set()).add(count)
+    span = lambda found: " to ".join(str(n) for n in sorted({min(found), max(found)}))
+    both = lambda of: f"{span(of['ours'])} / {span(of['azula'])}"
+    return ", ".join(f"{method} {both(of)}" for method, of in counts.items())
 
 
 def report(content: Content) -> str:
