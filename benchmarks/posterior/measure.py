@@ -33,7 +33,7 @@ from .problems import Task
 SWEPT, CHOSEN, MANY, FEW = 20, (10, 20, 50), 100, 2
 """NFE at which every setting is run, those at which one is chosen, that at which the last of these
 serves, and how many are chosen from."""
-CHOICE, SEEDS, ALONE = range(2), range(3, 8), 2
+CHOICE, SEEDS, ALONE = range(2), range(2, 6), 2
 """Seeds of the choice; of what is told of the chosen; and how many of these without a pair."""
 RULE = (
     f"All settings are run at {SWEPT} calls under one seed; of the {FEW} nearest of a method the "
