@@ -34,7 +34,7 @@ def one_count(counts: Iterable[int | None]) -> int | None:
 def check_samples(count: int | None, x: Tensor) -> None:
     """Raise ValueError unless conditions of so many samples are for states like x."""
     if count not in (None, len(x)):
-        raise ValueError(f"conditions of {count} samples are bound and x has {len(x)}: {_CURE}")
+        raise ValueError(f"the denoiser is bound to {count} samples and x has {len(x)}: {_CURE}")
 
 
 def check_devices(condition: Sequence[Any], x: Tensor, error: Exception) -> None:
@@ -57,8 +57,8 @@ def select_conditions(condition: Sequence[Any], who: Tensor) -> tuple[Any, ...]:
 
 
 _CURE = (
-    "every tensor of a condition has one entry a sample, e.g. denoiser.given(labels) with labels "
-    "of shape (batch,); what all samples share is repeated, c.expand(batch, ...), or bound in a "
-    "function, NetworkDenoiser(lambda x, t: network(x, t, c), schedule); one measurement for all "
-    "is given without the batch, y[0]"
+    "pictures, measurements and every tensor of a condition have one entry a sample, e.g. "
+    "denoiser.given(labels) with labels of shape (batch,); what all samples share is repeated, "
+    "c.expand(batch, ...), or bound in a function, NetworkDenoiser(lambda x, t: network(x, t, c), "
+    "schedule); one measurement for all is given without the batch, y[0]"
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +61,27 @@ def check_grid(schedule: Schedule, times: Sequence[float] | np.ndarray | Tensor)
     graded = tensor.to("cpu", torch.float64).unbind()
     pairs = zip(values, graded, strict=True)
     return [t if 0 in schedule(t) else moving for t, moving in pairs]
+
+
+def made_grid(
+    make: Callable[..., Any], schedule: Schedule, steps: int, **ends: float
+) -> Sequence[float] | Tensor:
+    """make(schedule, steps, t_start=.., ..), of a function that takes them; not checked itself.
+
+    Raises:
+        TypeError, ValueError: steps no positive integer; a function of other arguments.
+    """
+    check_steps(steps)
+    try:
+        inspect.signature(make).bind(schedule, steps, **ends)
+    except TypeError as error:
+        asked = ", ".join(("schedule", "steps", *ends))
+        name = getattr(make, "__name__", repr(make))
+        raise TypeError(f"times = {name}: give a function ({asked}) -> times ({error})") from error
+    except ValueError:  # written in another language, it does not say
+        pass
+    made: Sequence[float] | Tensor = make(schedule, steps, **ends)
+    return made
 
 
 def ends(
@@ -127,4 +150,7 @@ def _as_tensor(times: Sequence[float] | np.ndarray | Tensor) -> Tensor:
         isinstance(t, Tensor) for t in times
     ):  # 0-d tensors, perhaps with gradients
         return torch.stack([torch.as_tensor(t, dtype=torch.float64) for t in times])
-    return torch.as_tensor(np.asarray(times, dtype=np.float64))
+    try:
+        return torch.as_tensor(np.asarray(times, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"times = {times!r} must be numbers, noisy to clean ({error})") from error

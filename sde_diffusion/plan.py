@@ -372,3 +372,12 @@ def _stack(coefficients: list[Scalar]) -> Tensor:
     if not any(isinstance(c, Tensor) for c in coefficients):
         return torch.tensor(coefficients, dtype=torch.float64)
     return torch.stack([torch.as_tensor(c, dtype=torch.float64) for c in coefficients])
+
+
+def check_plan(plan: object) -> None:
+    """Raise TypeError unless it is a Plan."""
+    if not isinstance(plan, Plan):
+        raise TypeError(
+            f"a Plan is needed, not {type(plan).__name__}: make it by a solver, as "
+            "sd.solvers.ddim(schedule, times), or by plan_for(schedule, 'ddim', steps)"
+        )

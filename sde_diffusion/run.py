@@ -98,6 +98,7 @@ def run(
         FloatingPointError: if the run leaves the finite numbers; says at which step and time.
     """
     x = checked_start(plan, denoiser, x)
+    check_callback(callback)
     source = noise_from(noise)
 
     def execute(check: bool) -> Tensor:
@@ -299,6 +300,12 @@ def check_device(denoiser: object, x: Tensor) -> None:
         raise ValueError(
             f"the network is on {device} and the state on {x.device}: move one of them"
         )
+
+
+def check_callback(callback: object) -> None:
+    """Raise TypeError unless it can be called at every grid point, or is None."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback = {callback!r}: give a function of a Point, or None")
 
 
 def check_conditions(denoiser: object, x: Tensor) -> None:

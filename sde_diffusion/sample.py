@@ -16,15 +16,16 @@ from .adaptive import ADAPTIVE, FIXED_STEPS
 from .denoise import Denoiser, check_denoiser
 from .few_steps import default_plan
 from .form import number_of
+from .grid import made_grid
 from .langevin import LANGEVIN
 from .names import look_up, unknown
 from .noise import Noise, noise_from
 from .plan import Plan
 from .presets import PRESETS, Preset
-from .run import Callback, check_state, run
+from .run import Callback, check_callback, check_state, run
 from .schedule import Schedule
 from .solvers import SOLVERS
-from .times import GRIDS, check_grid, check_steps
+from .times import GRIDS, check_grid
 from .variances import LEARNED, analytic_dpm
 
 DEFAULT_STEPS = 20
@@ -86,8 +87,7 @@ def sample(
     method, grid = chosen.method, chosen.grid
     if not isinstance(shape, Sequence) or isinstance(shape, str):
         raise TypeError(f"shape = {shape!r} must be a sequence (batch, *event), as (16, 3, 32, 32)")
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback = {callback!r}: give a function of a Point, or None")
+    check_callback(callback)
     if not isinstance(analytic_first_step, bool | int | float):
         raise TypeError(
             f"analytic_first_step = {analytic_first_step!r}: give True, False or a variance"
@@ -261,8 +261,7 @@ def grid_of(
         times = look_up("grid", times, GRIDS)
     if callable(times):
         steps = DEFAULT_STEPS if steps is None else steps
-        check_steps(steps)
-        times = times(schedule, steps)
+        times = made_grid(times, schedule, steps)
     elif steps is not None:
         raise ValueError(f"steps = {steps} beside given times: leave out one of them")
     return [float(t) for t in check_grid(schedule, times)]

@@ -218,7 +218,7 @@ PLAN = sd.solvers.ddim(VP, sd.times.karras(VP, 4, t_end=VP.t_clean))
     ("call", "words"),
     [
         (lambda: edit(X, DENOISER, MIXTURE.denoiser(EDM)), "different schedules"),
-        (lambda: edit(X, DENOISER, lambda x, t: x), "needs a Denoiser"),
+        (lambda: edit(X, DENOISER, lambda x, t: x), "which has no schedule; wrap it"),
         (lambda: edit(X.int(), DENOISER, DENOISER), "127.5 - 1"),
         (lambda: edit(X, DENOISER, DENOISER, solver="ddpm"), "draws noise"),
         (lambda: edit(X, DENOISER, DENOISER, solver="o_blem"), "did you mean 'o_belm'"),

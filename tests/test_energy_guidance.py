@@ -166,7 +166,7 @@ def test_a_condition_is_for_one_number_of_samples(make, around):
         lambda: sd.adaptive.per_sample_ode(guided, states(2), [0.9, 0.5]),
         lambda: sd.log_likelihood(guided, states(2), t_end=0.1),
     ):
-        with pytest.raises(ValueError, match="conditions of 4 samples are bound and x has 2"):
+        with pytest.raises(ValueError, match="bound to 4 samples and x has 2"):
             call()
     with pytest.raises(ValueError, match="conditions of 3 and 4 samples"):
         make(exact, log_p, condition=(torch.zeros(4), torch.zeros(3, 1)))

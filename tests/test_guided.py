@@ -244,7 +244,7 @@ def test_conditions_are_one_a_sample(x):
         lambda: odd()(x[:2], 0.7),
         lambda: sd.log_likelihood(odd(), x[:2], t_end=0.1),
     ):
-        with pytest.raises(ValueError, match=r"samples are bound and x has .*expand\(batch"):
+        with pytest.raises(ValueError, match=r"bound to . samples and x has .*expand\(batch"):
             ask()
     with pytest.raises(ValueError, match="conditions of 4 and 5 samples"):
         classifier_free(shared, base.given(torch.ones(5, 3)), scale=2.0)

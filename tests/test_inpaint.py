@@ -332,8 +332,11 @@ NONE = sd.FunctionDenoiser(lambda x, t: x, VP)
         (lambda: inpaint(NONE, [Y], torch.ones(1, 4, 4)), "picture must be a tensor"),
         (lambda: inpaint(NONE, Y.int(), torch.ones(1, 4, 4)), "127.5 - 1"),
         (lambda: inpaint(NONE, Y / 0, torch.ones(1, 4, 4)), "where the mask is 1"),
-        (lambda: inpaint(lambda x, t: x, Y, torch.ones(1, 4, 4)), "needs a Denoiser"),
+        (lambda: inpaint(lambda x, t: x, Y, torch.ones(1, 4, 4)), "which has no schedule; wrap it"),
         (lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), noise="fresh"), "Known: fixed"),
+        (lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), callback="x"), "callback = 'x': give a"),
+        (lambda: sd.editing.forgets("ddim"), "a Plan is needed, not str"),
+        (lambda: inpaint(NONE, None, torch.ones(1, 4, 4)), "picture must be a tensor"),
         (lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), noise=True), "Known: fixed, independent"),
         (lambda: inpaint(NONE, Y, torch.ones(1, 4, 4), start=Y), "start is an option of sample"),
         (

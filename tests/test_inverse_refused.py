@@ -259,5 +259,5 @@ def test_measurements_of_another_batch_are_refused_at_the_door(method):
     posterior = method(prior(), three)
     assert posterior.samples == 3
     assert posterior.conditioned
-    with pytest.raises(ValueError, match="conditions of 3 samples are bound and x has 4"):
+    with pytest.raises(ValueError, match="bound to 3 samples and x has 4"):
         sd.sample(posterior, (4, 3), solver="ddpm", steps=3, seed=0)

@@ -65,5 +65,5 @@ def test_what_it_is_bound_to():
         assert torch.equal(both.select(who)(x[who], 0.5), both(x, 0.5)[who])
     with pytest.raises(ValueError, match="2 and 3 samples"):
         replacement(labels(3), Y, mask, Y)
-    with pytest.raises(ValueError, match="2 samples are bound and x has 3"):
+    with pytest.raises(ValueError, match="bound to 2 samples and x has 3: pictures, "):
         sd.sample(replacement(NONE, Y, mask, Y), (3, 1, 4, 4), steps=2)

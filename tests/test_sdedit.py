@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from cases import each
@@ -157,7 +158,7 @@ NONE = sd.FunctionDenoiser(lambda x, t: x, VP)
         (lambda: sdedit(NONE, X / 0, level=1.0), "must be finite"),
         (lambda: sdedit(NONE, X[:0], level=1.0), "empty"),
         (lambda: sdedit(NONE, X.numpy(), level=1.0), "must be a tensor"),
-        (lambda: sdedit(lambda x, t: x, X, level=1.0), "needs a Denoiser"),
+        (lambda: sdedit(lambda x, t: x, X, level=1.0), "which has no schedule; wrap it"),
         (lambda: sdedit(NONE, X, level=1.0, seed=[1, 2]), "2 seeds for a batch of 4"),
         (
             lambda: sdedit(NONE, X, solver=sd.solvers.ddim(VP, [0.5, 0.0]), level=1.0),
@@ -212,7 +213,7 @@ LABELLED = sd.NetworkDenoiser(lambda x, t, labels: x, VP).given(torch.zeros(2))
         ({"seed": [1, 2]}, "2 seeds for a batch of 4"),
         ({"times": "karas"}, "did you mean 'karras'"),
         ({"steps": 0}, "steps = 0"),
-        ({"denoiser": LABELLED}, "conditions of 2 samples are bound and x has 4"),
+        ({"denoiser": LABELLED}, "bound to 2 samples and x has 4"),
         ({"solver": "scipy", "steps": 3}, "leave out steps and last"),
     ],
 )
@@ -250,3 +251,33 @@ def test_the_sde_keeps_less_than_the_ode():
         kept = (1 + level**2 / v) ** -power
         assert float(mean) == pytest.approx(mu + kept * (x_0 - mu), abs=5e-3)
         assert float(variance) == pytest.approx((1 - kept**2) * v, abs=5e-3)
+
+
+DENOISER = RING.denoiser(VP)
+
+
+def test_a_level_or_time_may_be_any_number():
+    """Of Python, numpy or torch, as `rho` and grids return them."""
+    t = sd.times.default(VP, 20)[8]
+    right = sdedit(DENOISER, X, t=float(t), seed=0)
+    for same in (t, np.float64(t), t.numpy()):
+        assert torch.equal(sdedit(DENOISER, X, t=same, seed=0), right)
+    for level in (VP.rho(t), float(VP.rho(t)), np.float32(VP.rho(t))):
+        torch.testing.assert_close(sdedit(DENOISER, X, level=level, seed=0), right)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"t": torch.ones(2)}, r"t = a Tensor of shape \(2,\) must be a number"),
+        ({"level": True}, "level = True must be a number"),
+        ({"t": 0.5, "times": lambda s, t_start: 3}, r"\(schedule, steps, t_start\) -> times"),
+        ({"t": 0.5, "times": lambda s, n, t_start: sd.times.uniform(s, n)}, "has 1 there"),
+        ({"t": 0.5, "times": lambda s, n, t_start: ["a", "b"]}, "must be numbers"),
+        ({"last": 2, "times": lambda s: 3}, r"\(schedule, steps\) -> times"),
+        ({"t": 0.5, "times": 3}, "times = 3: this grid cannot start"),
+    ],
+)
+def test_numbers_and_grids_that_are_none_are_refused_by_name(how, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        sdedit(DENOISER, X, **how)

@@ -23,14 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoise import Denoiser
+from ..denoise import Denoiser, check_denoiser
 from ..form import number_of
 from ..inversion import invert, resume
-from ..plan import Plan, Row
+from ..plan import Plan, Row, check_plan
 from ..run import Point, run
 from ..solvers import SOLVERS
 from .grid import Grid, grid_with
-from .picture import check_denoiser, checked_picture
+from .picture import checked_picture
 
 
 def edit(
@@ -85,8 +85,8 @@ def edit(
     Warns:
         UserWarning: a picture in the range of bytes.
     """
-    for denoiser in (source, target):
-        check_denoiser(denoiser)
+    check_denoiser(source, "the source")
+    check_denoiser(target, "the target")
     x_0, schedule = checked_picture(picture), source.schedule
     if isinstance(times, str) or callable(times):
         times = grid_with(schedule, times, steps, t_end=schedule.t_clean)
@@ -119,7 +119,12 @@ def exactly_reversible(there: Plan, back: Plan, tolerance: float = 1e-9) -> bool
     It is so if, at every inner grid point, both tables say the same linear relation of the states
     before, at and after it and the output there. Then two neighbouring states determine all
     others, the same ones either way.
+
+    Raises:
+        TypeError: something else than plans.
     """
+    check_plan(there)
+    check_plan(back)
     n = len(there.rows) - 1
     kinds = ["denoise"] * n + ["end"]
     if n < 2 or any([row.kind for row in plan.rows] != kinds for plan in (there, back)):

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoise import Call, Denoiser
+from ..denoise import Call, Denoiser, check_denoiser
 from ..form import number_of
 from ..names import look_up
 from ..noise import Course, Draw, Noise, noise_from
 from ..plan import Plan
-from ..run import Callback, Point, run
+from ..run import Callback, Point, check_callback, run
 from ..sample import find_solver, is_no_plan, load_plan, plan_for, starting_state
 from .grid import Grid
-from .picture import check_denoiser, check_editing_options
+from .picture import check_editing_options
 from .replacement import Known, Replaced, check_forgets, forgets, scales
 
 NOISES = {"fixed": False, "independent": True}
@@ -76,6 +76,7 @@ def inpaint(
         UserWarning: a picture in the range of bytes.
     """
     check_denoiser(denoiser)
+    check_callback(callback)
     fresh, schedule = look_up("noise", noise, NOISES), denoiser.schedule
     known, solver = Known(picture, mask), load_plan(solver)
     method = find_solver(solver)

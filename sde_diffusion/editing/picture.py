@@ -11,20 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoise import Denoiser
 from ..run import check_state
 from ..sample import check_options, sample
 
 CHANNELS = (1, 3, 4)  # of pictures: grey, colours, colours and opacity
-
-
-def check_denoiser(denoiser: object) -> None:
-    """Raise TypeError unless it is a Denoiser."""
-    if not isinstance(denoiser, Denoiser):
-        raise TypeError(
-            f"editing needs a Denoiser, not {type(denoiser).__name__}; say how to read the "
-            "network: NetworkDenoiser(network, schedule, prediction='noise')"
-        )
 
 
 def check_editing_options(
@@ -60,6 +50,8 @@ def checked_picture(picture: Tensor, known: Tensor | None = None) -> Tensor:
             f"picture has dtype {picture.dtype}; scale it to the range that the network was "
             "trained on, as picture.float() / 127.5 - 1 for bytes and [-1, 1]"
         )
+    if not isinstance(picture, Tensor):
+        raise TypeError(f"picture must be a tensor, not {type(picture).__name__}")
     check_state(picture)
     values = picture.detach() if known is None else picture.detach()[known]
     if values.numel():

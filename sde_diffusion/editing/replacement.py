@@ -47,11 +47,11 @@ import torch
 from torch import Tensor
 
 from ..conditions import one_count
-from ..denoise import Call, Denoiser, along
-from ..plan import Plan
+from ..denoise import Call, Denoiser, along, check_denoiser
+from ..plan import Plan, check_plan
 from ..scalar import Scalar
 from ..schedule import Schedule
-from .picture import check_denoiser, checked_mask, checked_picture
+from .picture import checked_mask, checked_picture
 
 
 class Known:
@@ -221,6 +221,7 @@ def forgets(plan: Plan) -> list[bool]:
     All that came before then matters through that row's state and the output asked there alone. At
     grid points of single-step methods it is so, of multistep ones not.
     """
+    check_plan(plan)
     made: dict[tuple[str, int], int] = {}
     reach = [0] * len(plan.rows)  # the last row that uses what row i made
     outputs = 0

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from ..adaptive import ADAPTIVE, FIXED_STEPS
-from ..counts import check_count
-from ..denoise import Denoiser
+from ..counts import check_count, checked_number
+from ..denoise import Denoiser, check_denoiser
 from ..form import number_of
 from ..noise import Noise, noise_from
 from ..plan import Plan
@@ -39,7 +39,7 @@ from ..run import Callback, check_conditions
 from ..sample import choose, find_solver, grid_of, load_plan, sample
 from ..schedule import Schedule
 from .grid import Grid, grid_with
-from .picture import check_denoiser, check_editing_options, checked_picture
+from .picture import check_editing_options, checked_picture
 
 
 def sdedit(
@@ -192,18 +192,16 @@ def _check_last(last: int, steps: int) -> None:
 
 def _time(schedule: Schedule, level: float | None, t: float | None) -> float:
     """The time at which to start, from the level or the time."""
-    for name, value in (("level", level), ("t", t)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise TypeError(f"{name} = {value!r} must be a number")
     if t is not None:
+        t = checked_number(t, "t")
         if not schedule.t_min <= t <= schedule.t_max:
             raise ValueError(
                 f"t = {t:g} lies outside [{schedule.t_min:g}, {schedule.t_max:g}], the range of "
                 f"{schedule!r}"
             )
-        return float(t)
+        return t
     low, high = (float(schedule.rho(end)) for end in (schedule.t_min, schedule.t_max))
-    assert level is not None
+    level = checked_number(level, "level")
     if not low <= level <= high:
         raise ValueError(
             f"level = {level:g} lies outside [{low:g}, {high:g}], the range of sigma/alpha of "
