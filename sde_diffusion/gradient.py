@@ -120,10 +120,9 @@ def score_to_mean(schedule: Schedule, t: Scalar) -> Scalar:
     if not bool(alpha_t.all() if isinstance(alpha_t, Tensor) else alpha_t):
         raise ValueError(
             "a gradient through the denoiser says nothing at alpha = 0, where x_t is noise alone: "
-            "(sigma^2/alpha) grad is 0/0. Leave guidance out there, "
-            "sd.guidance.limited_interval(guided, 0, 50), or begin later, e.g. with "
-            "times=lambda schedule, steps: "
-            "sd.times.default(schedule, steps, t_start=schedule.time_of(-4.0))"
+            "(sigma^2/alpha) grad is 0/0. Begin later, e.g. with times=lambda schedule, steps: "
+            "sd.times.default(schedule, steps, t_start=schedule.time_of(-4.0)); guidance may also "
+            "be left out there, sd.guidance.limited_interval(guided, 0, 50)"
         )
     return sigma_t * sigma_t / alpha_t
 

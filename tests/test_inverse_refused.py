@@ -261,3 +261,24 @@ def test_measurements_of_another_batch_are_refused_at_the_door(method):
     assert posterior.conditioned
     with pytest.raises(ValueError, match="bound to 3 samples and x has 4"):
         sd.sample(posterior, (4, 3), solver="ddpm", steps=3, seed=0)
+
+
+MASK = Mask(torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: Measurement(MASK, np.zeros(1), 0.1), TypeError, r"torch.as_tensor\(y\).float"),
+        (lambda: Measurement(MASK, torch.zeros(0, 1), 0.1), ValueError, r"\(0, 1\): no measure"),
+        (lambda: Measurement.simulate(MASK, np.zeros(2), 0.1), TypeError, r"torch.as_tensor\(x\)"),
+        (lambda: Measurement.simulate(abs, torch.zeros(2), 0.1), TypeError, "FunctionOperator"),
+        (lambda: Measurement.simulate(MASK, torch.zeros(2), 0.1, 1.5), TypeError, "seed 1.5"),
+        (lambda: Measurement.simulate(MASK, torch.zeros(2), 0.1, -1), ValueError, "seed -1"),
+        (lambda: Mask([True, False]), TypeError, r"torch.as_tensor\(mask\) > 0.5"),
+        (lambda: MASK.solve(torch.zeros(1, 1), "a", 1.0), TypeError, "a = 'a' must be a number"),
+    ],
+)
+def test_what_is_given_wrongly_is_told_with_its_cure(make, error, says):
+    with pytest.raises(error, match=says):
+        make()

@@ -25,7 +25,9 @@ class Mask(Diagonal):
     def __init__(self, mask: Tensor) -> None:
         if not isinstance(mask, Tensor) or mask.dtype is not torch.bool:
             kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-            raise TypeError(f"mask is {kind}, not a tensor of booleans; write mask > 0.5")
+            raise TypeError(
+                f"mask is {kind}, not a tensor of booleans; write torch.as_tensor(mask) > 0.5"
+            )
         seen = mask.flatten().nonzero().flatten()
         if mask.ndim == 0 or len(seen) == 0:
             raise ValueError(

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..noise import check_seed
 from ..problems import GaussianMixture
 from .operator import Constants, LinearOperator, Operator
 
@@ -27,14 +28,12 @@ class Measurement:
     """
 
     def __init__(self, operator: Operator, y: Tensor, noise: float) -> None:
-        if not isinstance(operator, Operator):
-            raise TypeError(
-                f"operator is {type(operator).__name__}, not an Operator; wrap a function of your "
-                "own: FunctionOperator(function, event_shape)"
-            )
+        _check_operator(operator)
         if not isinstance(y, Tensor) or y.dtype not in (torch.float32, torch.float64):
             kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
-            raise TypeError(f"y is {kind}, not a float32 or float64 tensor; cast it: y.float()")
+            raise TypeError(
+                f"y is {kind}, not a float32 or float64 tensor; write torch.as_tensor(y).float()"
+            )
         shape, measured = tuple(y.shape), tuple(operator.measured_shape)
         self.per_sample = len(shape) == len(measured) + 1
         if shape[int(self.per_sample) :] != measured:
@@ -42,6 +41,8 @@ class Measurement:
                 f"y has shape {shape}, but the operator has measurements of shape {measured}; "
                 f"give one for all samples, {measured}, or one a sample, (batch, *{measured})"
             )
+        if self.per_sample and len(y) == 0:
+            raise ValueError(f"y has shape {shape}: no measurements; give one a sample, or one y")
         if not bool(torch.isfinite(y).all()):
             raise ValueError("y has entries that are not finite; leave them out by a Mask")
         self.operator, self.noise = operator, check_noise(noise)
@@ -58,15 +59,14 @@ class Measurement:
             noise: sigma_y >= 0.
             seed: of n, drawn in float64 on the host, so that it is one on every device.
         """
-        if not isinstance(operator, Operator):
-            raise TypeError(f"operator is {type(operator).__name__}, not an Operator")
+        _check_operator(operator)
         noise = check_noise(noise)
         one = isinstance(x_0, Tensor) and tuple(x_0.shape) == tuple(operator.event_shape)
         with torch.no_grad():
             y = operator(x_0[None] if one else x_0)
         if not bool(torch.isfinite(x_0).all()):
             raise ValueError("x_0 has entries that are not finite, so that nothing can be measured")
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(check_seed(seed))
         n = torch.randn(y.shape, generator=generator, dtype=torch.float64)
         y = y + noise * n.to(y)
         return cls(operator, y[0] if one else y, noise)
@@ -142,6 +142,14 @@ class Measurement:
                 f"data of shape {self.operator.event_shape}; write prior.shaped(*event_shape)"
             )
         return self.operator.matrix()
+
+
+def _check_operator(operator: object) -> None:
+    if not isinstance(operator, Operator):
+        raise TypeError(
+            f"operator is {type(operator).__name__}, not an Operator; wrap a function of your "
+            "own: FunctionOperator(function, event_shape)"
+        )
 
 
 def check_noise(noise: float) -> float:

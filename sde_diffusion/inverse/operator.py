@@ -19,6 +19,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..counts import check_count, checked_number
 from ..scalar import Scalar
 from .conjugate_gradients import TOLERANCE, conjugate_gradients, least_squares, widened
 
@@ -181,6 +182,7 @@ class LinearOperator(Operator):
 
     @property
     def _small(self) -> bool:
+        check_count("decomposed", self.decomposed, least=0)
         return math.prod(self.measured_shape) <= self.decomposed
 
     @cached_property
@@ -280,7 +282,10 @@ def check_batch(name: str, x: Tensor, shape: tuple[int, ...], what: str) -> None
     """Refuse what is not a batch of real numbers of this shape."""
     if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"{name} is {kind}, not a float32 or float64 tensor; cast it: .float()")
+        raise TypeError(
+            f"{name} is {kind}, not a float32 or float64 tensor; write "
+            f"torch.as_tensor({name}).float()"
+        )
     if x.ndim == 0 or tuple(x.shape[1:]) != tuple(shape):
         raise ValueError(
             f"{name} has shape {tuple(x.shape)}, but this operator {what} {tuple(shape)}; give "
@@ -320,7 +325,7 @@ def _column(name: str, value: Scalar, v: Tensor) -> Tensor:
             )
         allowed = bool(((value >= 0) & (value < math.inf)).all())
     else:
-        allowed = 0 <= value < math.inf
+        allowed = 0 <= checked_number(value, name) < math.inf
     if not allowed:
         raise ValueError(f"{name} = {value} must be finite and at least 0")
     column = value.to(v) if isinstance(value, Tensor) else v.new_full((), float(value))
