@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -25,10 +25,12 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from .denoise import Denoiser
+from .denoise import Call, Denoiser
 from .scalar import Scalar
 from .schedule import Schedule
 
+Flat = Callable[[Tensor], Tensor]
+"""A function of states flattened to (batch, D)."""
 _CHUNK = 128  # samples integrated together by `trajectory`
 
 
@@ -56,6 +58,15 @@ class Problem(ABC):
     def _combine(self, x: Tensor, alpha: Tensor, sigma: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """a E[x_0 | x] + b grad log p(x), of x (batch, D) and columns alpha, sigma, a, b."""
 
+    def _denoisers(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> list[Flat]:
+        """E[x_0 | x] at each row of the columns alpha, sigma, for states like x, (batch, D)."""
+        columns = (alpha, sigma, torch.ones_like(alpha), torch.zeros_like(alpha))
+
+        def at(*row: Tensor) -> Flat:
+            return lambda x: self._combine(x, *row)
+
+        return [at(*row) for row in zip(*(v.to(x).split(1) for v in columns), strict=True)]
+
     @abstractmethod
     def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """log p(x), (batch,), of x (batch, D) and columns alpha, sigma."""
@@ -77,6 +88,17 @@ class Problem(ABC):
         flat, alpha, sigma = self._enter(x, alpha, sigma)
         one, zero = torch.ones_like(sigma), torch.zeros_like(sigma)
         return self._combine(flat, alpha, sigma, one, zero).reshape(x.shape)
+
+    def denoisers(self, x: Tensor, scales: Sequence[tuple[float, float]]) -> list[Flat]:
+        """`denoised` at each (alpha, sigma), for states like x: all that can be done beforehand."""
+        flat, *_ = self._enter(x, 1.0, 1.0)
+        pairs = torch.tensor(scales, dtype=torch.float64).reshape(-1, 2).to(self.mean)
+        _, alpha, sigma = self._enter(self.mean.expand(len(pairs), *self.event_shape), *pairs.T)
+        functions = self._denoisers(flat, alpha, sigma)
+        if x.ndim == 2:
+            return functions
+        unflattened = lambda f: lambda x: f(x.reshape(len(x), -1)).reshape(x.shape)
+        return [unflattened(function) for function in functions]
 
     def score(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Tensor:
         """Score grad log p(x) of the noised law, in the shape of x."""
@@ -254,6 +276,11 @@ class ExactDenoiser(Denoiser):
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
         return self.problem.denoised(x, *self.schedule(t))
+
+    def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
+        scales = [(float(alpha), float(sigma)) for alpha, sigma in map(self.schedule, times)]
+        at = lambda function: lambda x, out: function(x)
+        return [Call(at(function)) for function in self.problem.denoisers(x, scales)]
 
     def noise(self, x: Tensor, t: Scalar) -> Tensor:
         return self.problem.noise(x, *self.schedule(t))

@@ -28,7 +28,9 @@ import torch
 from torch import Tensor
 
 from .normal import Values, check_variances, condition, log_normal, real, spectrum
-from .problem import Problem
+from .problem import Flat, Problem
+
+_KEPT = 1 << 20  # numbers of a mixture's components at all times of a run that are kept
 
 
 class Gaussian(Problem):
@@ -61,6 +63,13 @@ class Gaussian(Problem):
         mean, basis, c = (v.to(x) for v in (self.mean, self._basis, self._variances))
         z = (x - alpha * mean) @ basis
         return a * mean + ((a * alpha * c - b) * z / (alpha**2 * c + sigma**2)) @ basis.T
+
+    def _denoisers(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> list[Flat]:
+        mean, basis = self.mean.flatten().to(x), self._basis.to(x)
+        gains = (alpha * self._variances / (alpha**2 * self._variances + sigma**2)).to(x)
+        known = zip(alpha.to(x) * mean, gains, strict=True)
+        at = lambda centre, gain: lambda x: mean + ((x - centre) @ basis * gain) @ basis.T
+        return [at(*values) for values in known]
 
     def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         mean, basis, c = (v.to(x) for v in (self.mean, self._basis, self._variances))
@@ -140,7 +149,7 @@ class GaussianMixture(Problem):
             check_variances(self._variances)
         self.event_shape = (dim,)
         self.smooth = bool((self._variances > 0).all())
-        self.weights, self._means = w, means
+        self.weights, self._means, self._log_weights = w, means, w.log()[:, None]
         self.mean = self.weights @ means
         # mu_k in the eigenbasis of C_k, where the work is done.
         self._turned = means
@@ -219,10 +228,13 @@ class GaussianMixture(Problem):
         Components come first: sums over the few of them then run along the many samples.
         """
         turned, c = self._turned.to(x)[:, None], self._variances.to(x)[:, None]
-        z = x if self._basis is None else x @ self._basis.to(x)
-        z = z - alpha * turned
+        z = self._turn(x) - alpha * turned
         s = alpha**2 * c + sigma**2
-        return self.weights.to(x).log()[:, None] + log_normal(z, s), z, c, s
+        return self._log_weights.to(x) + log_normal(z, s), z, c, s
+
+    def _turn(self, x: Tensor) -> Tensor:
+        """To the eigenbases of the C_k, (batch, D) to (K, batch, D); x where they are its own."""
+        return x if self._basis is None else x @ self._basis.to(x)
 
     def _turn_back(self, z: Tensor) -> Tensor:
         """From the eigenbases of the C_k to the coordinates of x, (K, batch, D) to the same."""
@@ -233,6 +245,26 @@ class GaussianMixture(Problem):
         r = log_joint.softmax(0)
         pull = self._turn_back(r[..., None] * z * ((a * alpha * c - b) / s)).sum(0)
         return a * (r.T @ self._means.to(x)) + pull
+
+    def _denoisers(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> list[Flat]:
+        if len(alpha) * self._means.numel() > _KEPT:
+            return super()._denoisers(x, alpha, sigma)
+        alpha, sigma = alpha[:, None, None], sigma[:, None, None]  # (times, 1, 1, 1)
+        c = self._variances[:, None]
+        s = alpha**2 * c + sigma**2
+        offset = self._log_weights - s.log().sum(-1) / 2
+        known = (alpha * self._turned[:, None], -0.5 / s, alpha * c / s, offset)
+        means = self._means.to(x)[:, None]
+
+        def at(centre: Tensor, half: Tensor, gain: Tensor, offset: Tensor) -> Flat:
+            def denoised(x: Tensor) -> Tensor:
+                z = self._turn(x) - centre
+                r = ((z * z * half).sum(-1) + offset).softmax(0)[..., None]
+                return (r * (means + self._turn_back(z * gain))).sum(0)
+
+            return denoised
+
+        return [at(*values) for values in zip(*(v.to(x) for v in known), strict=True)]
 
     def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self._components(x, alpha, sigma)[0].logsumexp(0)

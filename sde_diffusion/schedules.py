@@ -104,6 +104,10 @@ class VPLinear(_LinearBeta):
     def sigma(self, t: Scalar) -> Scalar:
         return sqrt(-expm1(2 * self.log_alpha(t)))
 
+    def __call__(self, t: Scalar) -> tuple[Scalar, Scalar]:
+        log_alpha = self.log_alpha(t)
+        return exp(log_alpha), sqrt(-expm1(2 * log_alpha))
+
     def g2(self, t: Scalar) -> Scalar:
         return self.beta(t)
 

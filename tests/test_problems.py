@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from laws import LAWS, PROBLEMS, SCHEDULES, close, double, eye, line_cdf, marginal, normal
 from scipy.stats import kstest, norm
 
+from sde_diffusion import problems
 from sde_diffusion.problems import (
     DataSet,
     GaussianMixture,
@@ -53,6 +54,24 @@ def test_score_noise_and_denoiser_obey_tweedie(name, angle, radius, seed):
     close(problem.score(x, alpha, sigma), slope, 1e-9)
     close(problem.noise(x, alpha, sigma), -sigma * slope, 1e-9)
     close(alpha * problem.denoised(x, alpha, sigma), x + sigma**2 * slope, 1e-9)
+
+
+@each_problem
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+def test_denoisers_of_a_loop_are_the_denoiser(name, kept, monkeypatch):
+    """Whether a mixture keeps its components at all scales or works them out at each call."""
+    monkeypatch.setattr(problems, "_KEPT", kept)
+    problem, scales = PROBLEMS[name], [(1.0, 1e-3), (0.8, 0.6), (0.1, 2.0), (0.0, 1.0), (1.0, 80.0)]
+    for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 1e-3)):
+        x = marginal(problem, 5, 0.8, 0.6, 0).to(dtype)
+        for function, (alpha, sigma) in zip(problem.denoisers(x, scales), scales, strict=True):
+            d = function(x)
+            assert d.dtype == dtype
+            close(d, problem.denoised(x, alpha, sigma), tolerance)
+    with pytest.raises(ValueError, match="alpha = sigma = 0"):
+        problem.denoisers(x, [(1.0, 1.0), (0.0, 0.0)])
+    with pytest.raises(ValueError, match="event shape"):
+        problem.denoisers(x[:, None], scales)
 
 
 @each_problem

@@ -8,7 +8,7 @@ the function joins `SOLVERS`, from which tests and benchmarks enumerate.
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import functools
 import inspect
 import math
@@ -140,8 +140,11 @@ def traced(
 
 def made_for(plan: Plan, schedule: Schedule, name: str) -> Plan:
     """The plan, knowing its name and the schedule that it was made for."""
+    known = copy.copy(plan)  # with its rows, which were checked when they were traced
     scales = _scales(plan, schedule)
-    return dataclasses.replace(plan, name=name, schedule=repr(schedule), scales=scales)
+    vars(known).update(name=name, schedule=repr(schedule), scales=scales)
+    vars(known).pop("course", None)  # it knows the scales
+    return known
 
 
 def _check_claims(name: str, claims: tuple[Claim, ...], defaults: dict[str, Any]) -> None:
