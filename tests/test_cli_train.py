@@ -1,7 +1,6 @@
 """sde-diffusion train and sample, as a user meets them: in processes of their own, by files."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -51,12 +50,11 @@ def write(tables, name="run.json", **changes):
         json.dump(merged, file)
 
 
-def test_train_in_a_process_of_its_own_and_sample(folder):
-    command = [sys.executable, "-m", "sde_diffusion", "train", "run.json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "step 4, loss" in done.stdout
-    assert "sde-diffusion sample run" in done.stdout
+def test_train_and_sample(folder, capsys):
+    assert main(["train", "run.json"]) == 0
+    out = capsys.readouterr().out
+    assert "step 4, loss" in out
+    assert "sde-diffusion sample run" in out
     picture = Image.open(folder / "run" / "samples" / "step-000000004.png")
     assert min(picture.size) >= 16
     ask = ["sample", "run", "--n", "5", "--steps", "2", "--out", "x.npz"]

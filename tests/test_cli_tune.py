@@ -1,6 +1,5 @@
 """sde-diffusion tune, as a user meets it."""
 
-import subprocess
 import sys
 
 import pytest
@@ -40,14 +39,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_tune_in_a_process_of_its_own(folder):
-    command = [sys.executable, "-m", "sde_diffusion", *TUNE]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_tune_writes_a_plan_and_says_how_to_use_it(folder, capsys):
+    assert main(TUNE) == 0
+    out = capsys.readouterr().out
     plan = sd.Plan.load(folder / "plan.json")
     assert plan.nfe == 4
     assert plan.origin["label"] == "my_model:denoiser"
-    assert report(plan) in done.stdout
-    assert 'sample(denoiser, (16, 2), solver="plan.json")' in done.stdout
+    assert report(plan) in out
+    assert 'sample(denoiser, (16, 2), solver="plan.json")' in out
     results = plan.origin["results"]
     assert results["tuned"]["validation"]["median"] < results["base"]["validation"]["median"]
     ring = sd.problems.ring().denoiser(sd.VPLinear())
