@@ -64,9 +64,9 @@ def test_samples_of_correlated_data_agree_with_the_measurement(method, options):
     assert float((x.mean(0) - exact.mean).abs().max()) < 0.3
 
 
-@pytest.mark.parametrize("noise", [0.1, 1e-4, 0.0])
+@pytest.mark.parametrize("noise", [1e-4, 0.0])
 def test_samples_by_differences_stay_where_the_data_are(noise):
-    """Without the bound: 10^3 and more away."""
+    """Their row sums cancel: without the bound samples run away."""
     prior, measurement = _differences(noise)
     guided = inverse.tmpd(prior.denoiser(SCHEDULE), measurement)
     x = sd.sample(guided, (64, 16), solver="ddim", eta=1.0, steps=20, seed=0, dtype=torch.float64)
