@@ -82,6 +82,18 @@ def test_what_is_wrong_is_told_of_whose_it_is():
         sd.run(sd.solvers.ddim(VP, GRID), wrong, states(5))
 
 
+def test_an_error_in_a_joined_call_says_how_many_branches_were_asked():
+    base = sd.NetworkDenoiser(lambda x, t, c: x[:, :1], VP)
+    free = guidance.classifier_free(base.given(states(5)), base.given(-states(5)), scale=2.0)
+    for ask in (
+        lambda: free(states(5), 0.5),
+        lambda: sd.run(sd.solvers.ddim(VP, GRID), free, states(5)),
+    ):
+        with pytest.raises(ValueError, match=r"shape \(10, 1\) for states") as found:
+            ask()
+        assert found.value.__notes__ == ["2 branches of a guidance, 5 states each, in one call"]
+
+
 def test_the_scale_is_told():
     free = guidance.classifier_free(C, U, scale=2.0)
     assert "scale=2, " not in repr(free)

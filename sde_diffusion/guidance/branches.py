@@ -74,7 +74,12 @@ def _answers(
     for group, asked in zip(found, asks, strict=True):
         count = len(group.members)
         states = x if count == 1 else torch.cat([x] * count)
-        d = asked(states)
+        try:
+            d = asked(states)
+        except Exception as error:
+            if count > 1:
+                error.add_note(f"{count} branches of a guidance, {len(x)} states each, in one call")
+            raise
         if not isinstance(d, Tensor) or d.shape != states.shape:
             raise ValueError(wrong_output(d, states))
         answers |= zip(group.members, d.to(x.dtype).split(len(x)), strict=True)
