@@ -414,6 +414,10 @@ def _floats(c: Scalar, n: int) -> list[float]:
 def check_denoiser(denoiser: object, who: str = "the denoiser") -> None:
     """TypeError unless it is a Denoiser."""
     if not isinstance(denoiser, Denoiser):
+        if isinstance(getattr(denoiser, "denoiser", None), Denoiser):
+            raise TypeError(
+                f"{who} is {type(denoiser).__name__}: give its denoiser, model.denoiser"
+            )
         raise TypeError(
             f"{who} is {type(denoiser).__name__}, which has no schedule; wrap it, to "
             "say how to read the network: NetworkDenoiser(network, schedule, prediction='noise') "

@@ -70,9 +70,18 @@ class Preset:
         """The peer's table on the peer's grid."""
         return self(schedule, self.times(schedule, steps))
 
-    def __call__(self, schedule: Schedule, times: Sequence[float] | Tensor) -> Plan:
-        """The peer's table on any grid; a preset is a solver without options."""
-        steps = len(times) - 1
+    def __call__(
+        self, schedule: Schedule, times: Sequence[float] | Tensor, whole: int | None = None
+    ) -> Plan:
+        """The peer's table on any grid; a preset is a solver without options.
+
+        Args:
+            schedule: alpha_t, sigma_t.
+            times: the grid.
+            whole: steps of the grid of which these times are the last, by which some peers choose;
+                default: they are all.
+        """
+        steps = len(times) - 1 if whole is None else whole
         options = {k: v(steps) if callable(v) else v for k, v in self.options.items()}
         return SOLVERS[self.solver](schedule, times, **options)
 

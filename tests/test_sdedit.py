@@ -281,3 +281,21 @@ def test_a_level_or_time_may_be_any_number():
 def test_numbers_and_grids_that_are_none_are_refused_by_name(how, words):
     with pytest.raises((TypeError, ValueError), match=words):
         sdedit(DENOISER, X, **how)
+
+
+def test_a_preset_chooses_by_the_steps_of_the_whole_grid():
+    """Below 15 of them "DPM++ 3M" lowers its last orders, whatever the number of steps made."""
+    preset, schedule = sd.preset("diffusers DPM++ 3M"), sd.ddpm_linear()
+    denoiser = RING.denoiser(schedule)
+    for steps, lower in ((20, False), (12, True)):
+        tail = preset.times(schedule, steps)[-6:]
+        options = {**preset.options, "lower_last": lower}
+        plan = sd.SOLVERS[preset.solver](schedule, tail, **options)
+        found = sdedit(denoiser, X, last=5, steps=steps, solver=preset, seed=0)
+        assert torch.equal(found, sdedit(denoiser, X, solver=plan, seed=0))
+
+
+def test_a_model_of_latents_is_told_to_give_its_denoiser():
+    model = type("Model", (), {"denoiser": DENOISER})()
+    with pytest.raises(TypeError, match=r"is Model: give its denoiser, model.denoiser"):
+        sdedit(model, X, t=0.5)

@@ -23,6 +23,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,6 +126,8 @@ def sdedit(
         whole = choose(schedule, solver, steps, times, options).grid
         _check_last(last, len(whole) - 1)
         grid = whole[len(whole) - 1 - last :]
+        if isinstance(method, Preset):  # peers choose orders by the steps of the whole grid
+            solver = partial(method, whole=len(whole) - 1)
     else:
         if isinstance(method, Preset) and isinstance(times, str) and times == "default":
             times = _grid_of(method)
