@@ -8,7 +8,7 @@ import torch
 
 import sde_diffusion as sd
 from benchmarks.metrics import directions
-from benchmarks.quality import ours, stochastic
+from benchmarks.quality import fresh, ours, stochastic
 from benchmarks.quality.grids import grids
 from benchmarks.quality.models import Case, load
 from benchmarks.quality.sweep import NFES, Kept, best, measure
@@ -61,20 +61,21 @@ def test_every_setting_asks_as_often_as_it_says(ring):
         assert setting.analytic == (not math.isclose(asked[0], ring.rho_max))
 
 
+class Off:
+    """A sampler that ends off by a share of all points, or by more on one in 20."""
+
+    peer = "test"
+
+    def __init__(self, name, everywhere, rare):
+        self.name, self.everywhere, self.rare = name, everywhere, rare
+
+    def run(self, case, nfe, dtype=torch.float64):
+        share = torch.full((len(case.end), 1), self.everywhere, dtype=torch.float64)
+        share[::20] = self.rare
+        return case.end * (1 + share / nfe)
+
+
 def test_the_best_is_found_by_each_metric(ring, tmp_path):
-    class Off:
-        """A sampler that ends off by a share of all points, or by more on one in 20."""
-
-        peer = "test"
-
-        def __init__(self, name, everywhere, rare):
-            self.name, self.everywhere, self.rare = name, everywhere, rare
-
-        def run(self, case, nfe, dtype=torch.float64):
-            share = torch.full((len(case.end), 1), self.everywhere, dtype=torch.float64)
-            share[::20] = self.rare
-            return case.end * (1 + share / nfe)
-
     made = [Off("even", 0.1, 0.1), Off("rare", 0.01, 10.0), Off("both", 0.2, 10.0)]
     kept = Kept(tmp_path / "kept.json")
     found = best(ring, made, kept, say=lambda line: None)
@@ -84,8 +85,39 @@ def test_the_best_is_found_by_each_metric(ring, tmp_path):
         assert cell["rms"]["rms"] == pytest.approx(0.1 / nfe)
         assert cell["median"]["setting"] == "rare"
         assert cell["median"]["median"] == pytest.approx(0.01 / nfe)
+        assert cell["rms"]["next"] == ["rare", "both"]
+        assert cell["median"]["next"] == ["even", "both"]
     again = Kept(tmp_path / "kept.json")
     assert again.cells == kept.cells
+
+
+def test_what_a_screening_names_is_measured_on_other_starts(ring, tmp_path):
+    """The first of the screening, lucky on its points, falls behind the next one elsewhere."""
+
+    class Lucky(Off):
+        def run(self, case, nfe, dtype=torch.float64):
+            return case.end * (1 + (0.001 if case.seed == ring.seed else 0.5) / nfe)
+
+    lucky, even, far = Lucky("lucky", 0, 0), Off("even", 0.1, 0.1), Off("far", 1.0, 1.0)
+    found = best(ring, [lucky, even, far], Kept(tmp_path / "s.json"), [5], say=lambda line: None)
+    assert found[5]["median"]["setting"] == "lucky"
+    named = {str(nfe): figures for nfe, figures in found.items()}
+    case = load(tmp_path, "ring", "vp", seed=3, points=64)
+    starts = {tuple(row) for row in ring.start.tolist()}
+    assert not starts & {tuple(row) for row in case.start.tolist()}
+    settings = {setting.name: setting for setting in (lucky, even, far)}
+    kept = Kept(tmp_path / "fresh.json")
+    again = fresh.again(case, named, settings, kept)
+    assert again == fresh.again(case, named, settings, Kept(kept.path))
+    for metric in ("rms", "median"):
+        assert again["5"][metric]["setting"] == "even"
+        assert again["5"][metric][metric] == pytest.approx(0.1 / 5)
+        assert again["5"][metric]["of"] == 3
+    for figures in named["5"].values():
+        del figures["next"]
+    alone = fresh.again(case, named, settings, Kept(tmp_path / "other.json"))
+    assert alone["5"]["rms"]["setting"] == "lucky"
+    assert alone["5"]["rms"]["rms"] == pytest.approx(0.5 / 5)
 
 
 @pytest.mark.parametrize("range_", ["vp", "edm", "flow"])

@@ -1,13 +1,17 @@
 """Quality of samplers at 4 to 50 network calls: ours and, with --peers, other libraries'.
 
-python -m benchmarks.quality [--peers | --default] [--model NAME ...] [--range NAME ...]
-                             [--output DIR] [--kept DIR]
+python -m benchmarks.quality [--peers | --default | --fresh] [--model NAME ...] [--range NAME ...]
+                             [--points N] [--output DIR] [--kept DIR]
 
 From 512 fixed starting points to sigma = 0: RMS and median of |x - x*|/|x*| against the exact end
 of the path. Writes quality.json into the output folder and prints, for each model and range of
 noise, the best of ours, the default and the best of each library. A run replaces only what it
 measured anew: figures of libraries that are not installed stay. The best of ours is that of all
 our settings ("screened") and of the default, which every run but --peers measures.
+
+--fresh takes the settings that the file names, ours and those of the installed libraries, and the
+default to 2,048 starts (--points) of another seed ("fresh" in a cell): figures of nothing that was
+chosen on the points that it is measured on.
 """
 
 from __future__ import annotations
@@ -23,9 +27,9 @@ import torch
 from sde_diffusion.files import write_atomic
 
 from ..about import version, where_and_when
-from . import ours, peers
+from . import fresh, ours, peers
 from .models import MAIN, PROBLEMS, SCHEDULES, TITLES, load
-from .sweep import METRICS, NFES, Kept, best, measure
+from .sweep import NFES, Kept, best
 
 PEERS = ("diffusers", "k-diffusion", "azula")
 
@@ -33,23 +37,32 @@ PEERS = ("diffusers", "k-diffusion", "azula")
 def main(arguments: list[str] | None = None) -> int:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("--peers", action="store_true", help="measure the peers, not us")
-    parser.add_argument("--default", action="store_true", help="measure the default alone")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--peers", action="store_true", help="measure the peers, not us")
+    parts.add_argument("--default", action="store_true", help="measure the default alone")
+    parts.add_argument("--fresh", action="store_true", help="measure the best on fresh starts")
     parser.add_argument("--model", nargs="+", choices=list(PROBLEMS), default=list(MAIN))
     parser.add_argument("--range", nargs="+", choices=list(SCHEDULES), default=["vp", "edm"])
+    parser.add_argument("--points", type=int, default=fresh.POINTS, help="of fresh starts")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/quality"))
     parser.add_argument("--kept", type=Path, default=Path("benchmarks/output/quality"))
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    part = "peers" if asked.peers else "default" if asked.default else "ours"
+    part = next((p for p in ("peers", "default", "fresh") if getattr(asked, p)), "ours")
     about = where_and_when("benchmarks.quality")
-    if asked.peers:
+    if part in ("peers", "fresh"):
         about["versions"] += "".join(f", {name} {version(name)}" for name in PEERS)
     for model in asked.model:
         for range_ in asked.range:
-            found = _measure(part, model, range_, asked.kept)
-            cell = _write(asked.output / "quality.json", part, about, f"{model} {range_}", found)
-            print(table(f"{TITLES[model]}, {range_}", cell), flush=True)
+            path, name = asked.output / "quality.json", f"{model} {range_}"
+            if part == "fresh":
+                found = _fresh(path, model, range_, asked.points, asked.kept)
+                found["fresh"]["about"] = about
+            else:
+                found = _measure(part, model, range_, asked.kept)
+            cell = _write(path, part, about, name, found)
+            shown = cell["fresh"] if part == "fresh" else cell
+            print(table(f"{TITLES[model]}, {range_}", shown), flush=True)
     return 0
 
 
@@ -57,16 +70,26 @@ def _write(
     path: Path, part: str, about: dict[str, str], name: str, found: dict[str, Any]
 ) -> dict[str, Any]:
     """The cell with what was measured anew, written into the file beside all else in it."""
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    content.setdefault("about", {})[part] = about
-    cell: dict[str, Any] = content.setdefault("cells", {}).setdefault(name, {})
-    settings = cell.setdefault("settings", {}) | found.pop("settings", {})
-    cell |= {**found, "settings": settings}
-    if "screened" in cell and "default" in cell:
-        cell["sde_diffusion"] = _better(cell["screened"], cell["default"])
+    content = _read(path)
+    if part != "fresh":
+        content["about"][part] = about
+    cell: dict[str, Any] = content["cells"].setdefault(name, {})
+    for inner in ("settings", "fresh"):
+        if inner in found:
+            found[inner] = cell.get(inner, {}) | found[inner]
+    cell |= found
+    for figures in (cell, cell.get("fresh", {})):
+        if "screened" in figures and "default" in figures:
+            figures["sde_diffusion"] = _better(figures["screened"], figures["default"])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(content, indent=1).encode())
     return cell
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What the file holds, "about" and "cells"; both empty where there is none."""
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return {"about": {}, "cells": {}} | kept
 
 
 def _better(screened: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
@@ -82,14 +105,27 @@ def _better(screened: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]
     }
 
 
+def _fresh(path: Path, model: str, range_: str, points: int, folder: Path) -> dict[str, Any]:
+    """The default, and what the file names of ours and of the installed libraries, once more."""
+    cell = _read(path)["cells"].get(f"{model} {range_}", {})
+    case = load(folder, model, range_, fresh.SEED, points)
+    kept = Kept(folder / f"fresh-{model}-{range_}.json")
+    found: dict[str, Any] = {"seed": fresh.SEED, "points": points}
+    found["default"] = fresh.plain(case, ours.DEFAULT, NFES)
+    settings: list[Any] = [*ours.settings(), *peers.settings()]
+    for name in dict.fromkeys(setting.peer for setting in settings):
+        place = "screened" if name == ours.DEFAULT.peer else name
+        if place in cell:
+            own = {setting.name: setting for setting in settings if setting.peer == name}
+            found[place] = fresh.again(case, cell[place], own, kept)
+    return {"fresh": found}
+
+
 def _measure(part: str, model: str, range_: str, folder: Path) -> dict[str, Any]:
     case = load(folder, model, range_)
     found: dict[str, Any] = {"settings": {}}
     if part != "peers":
-        found["default"] = {
-            str(nfe): dict(zip(METRICS, measure(case, ours.DEFAULT, nfe), strict=True))
-            for nfe in NFES
-        }
+        found["default"] = fresh.plain(case, ours.DEFAULT, NFES)
     if part == "default":
         return found
     kept = Kept(folder / f"{part}-{model}-{range_}.json")

@@ -15,7 +15,7 @@ at a small sigma > 0 pays for it. The exact end comes from `Problem.endpoint` (D
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -73,8 +73,9 @@ class Case:
     Attributes:
         model, range: keys of `PROBLEMS`, `SCHEDULES`.
         problem: the data.
-        start: y at the noisy end, (POINTS, D), float64.
+        start: y at the noisy end, (points, D), float64.
         end: the exact y = x at sigma = 0.
+        seed: what the starts were drawn with.
     """
 
     model: str
@@ -82,6 +83,7 @@ class Case:
     problem: Problem
     start: Tensor
     end: Tensor
+    seed: int = SEED
 
     @property
     def schedule(self) -> Schedule:
@@ -117,23 +119,23 @@ class Case:
 
     def small(self, points: int) -> Case:
         """The same with the first points only, for screening many settings."""
-        return Case(self.model, self.range, self.problem, self.start[:points], self.end[:points])
+        return replace(self, start=self.start[:points], end=self.end[:points])
 
 
-def load(folder: Path, model: str, range_: str) -> Case:
+def load(folder: Path, model: str, range_: str, seed: int = SEED, points: int = POINTS) -> Case:
     """A case; its exact ends are worked out once and kept in the folder."""
     problem = PROBLEMS[model]()
     schedule, t = SCHEDULES[range_]
     alpha, sigma = schedule(t)
-    generator = torch.Generator().manual_seed(SEED)
-    x = problem.sample_marginal(POINTS, alpha, sigma, generator=generator)
-    start = x.reshape(POINTS, -1) / alpha
-    path = folder / f"exact-{model.replace(' ', '-')}-{range_}.npz"
+    generator = torch.Generator().manual_seed(seed)
+    x = problem.sample_marginal(points, alpha, sigma, generator=generator)
+    start = x.reshape(points, -1) / alpha
+    path = folder / f"exact-{model.replace(' ', '-')}-{range_}-{seed}-{points}.npz"
     if path.exists():
         kept = np.load(path, allow_pickle=False)
         if np.allclose(kept["start"], start.numpy(), rtol=1e-9, atol=1e-9):
-            return Case(model, range_, problem, start, torch.from_numpy(kept["end"]))
-    end = problem.endpoint(x, schedule, t, 0.0).reshape(POINTS, -1)
+            return Case(model, range_, problem, start, torch.from_numpy(kept["end"]), seed)
+    end = problem.endpoint(x, schedule, t, 0.0).reshape(points, -1)
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(path, start=start.numpy(), end=end.numpy())
-    return Case(model, range_, problem, start, end)
+    return Case(model, range_, problem, start, end, seed)

@@ -4,7 +4,8 @@ Every setting is first run on the first SCREEN points in float32, at NFE 4 and 1
 other NFE the better third there by RMS and the better third by median go on (never fewer than
 POOL of each). Of each group (a library) and
 each cell (model, range of noise, NFE) the KEEP best by RMS and the KEEP best by median are then
-run on all points in float64, and only those figures count. At LONG, the largest NFE, the candidates
+run on all points in float64, and only those figures count; the settings that come next to the best
+are named beside it. At LONG, the largest NFE, the candidates
 are the best at the NFE before it. Screened figures are kept on disk by the setting's name, so that
 only new settings cost time.
 """
@@ -27,7 +28,7 @@ from .models import Case
 NFES = (4, 5, 6, 8, 10, 15, 20, 50)
 LONG = 50
 FULL = (4, 10)
-SCREEN, POOL, KEEP, KEEP_LONG = 128, 40, 4, 6
+SCREEN, POOL, KEEP, KEEP_LONG, NEXT = 128, 40, 4, 6, 2
 METRICS = ("rms", "median")
 
 
@@ -44,7 +45,7 @@ class Setting(Protocol):
 
 
 class Kept:
-    """Screened figures on disk: (model, range, peer, setting, NFE) -> [rms, median]."""
+    """Figures on disk: (model, range, seed, peer, setting, NFE, points) -> [rms, median]."""
 
     def __init__(self, path: Path, every: float = 20.0) -> None:
         self.path, self.every, self.saved = path, every, time.monotonic()
@@ -52,7 +53,8 @@ class Kept:
 
     def figures(self, case: Case, setting: Setting, nfe: int, points: int) -> list[float]:
         """[rms, median] of a setting, from disk if they are there."""
-        key = "|".join((case.model, case.range, setting.peer, setting.name, f"{nfe}", f"{points}"))
+        run = (case.model, case.range, f"seed {case.seed}", setting.peer, setting.name)
+        key = "|".join((*run, f"{nfe}", f"{points}"))
         if key not in self.cells:
             self.cells[key] = measure(case.small(points), setting, nfe, points < len(case.start))
             if time.monotonic() - self.saved > self.every:
@@ -102,11 +104,11 @@ def best(
         }
         found[nfe] = {}
         for i, metric in enumerate(METRICS):
-            name = min(figures, key=lambda n: figures[n][i])
+            name, *others = sorted(figures, key=lambda n: figures[n][i])
             found[nfe][metric] = {
                 "setting": name,
-                "rms": figures[name][0],
-                "median": figures[name][1],
+                **dict(zip(METRICS, figures[name], strict=True)),
+                "next": others[:NEXT],
             }
         line = ", ".join(f"{found[nfe][m][m]:.3g} ({found[nfe][m]['setting']})" for m in METRICS)
         say(f"{case.model} {case.range} NFE {nfe}: {line}  [{time.monotonic() - before:.0f} s]")
