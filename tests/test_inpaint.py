@@ -10,6 +10,7 @@ from probing import UnitNoise, law_of
 from scipy.integrate import quad
 
 import sde_diffusion as sd
+from sde_diffusion import guidance
 from sde_diffusion.editing import forgets, inpaint, replacement
 from sde_diffusion.editing.replacement import check_forgets
 from sde_diffusion.noise import IndependentNoise, Noise
@@ -196,12 +197,15 @@ def test_at_zero_noise_the_known_part_is_the_picture(solver, noise):
 
 def test_masks_that_know_nothing_and_everything():
     problem = sd.problems.ring()
-    y, denoiser = pictures(4, problem), problem.denoiser(VP)
+    y, plain = pictures(4, problem), problem.denoiser(VP)
+    guided = guidance.classifier_free(problem.given([0, 1]).denoiser(VP), plain, scale=2.0)
     nothing, everything = torch.zeros(2), torch.ones(4, 2, dtype=torch.bool)
     give = {"steps": 8, "seed": [4, 5, 6, 7]}
-    plain = sd.sample(denoiser, (4, 2), dtype=DOUBLE, **give)
-    assert torch.equal(inpaint(denoiser, y, nothing, **give), plain)
-    assert torch.equal(inpaint(denoiser, y, everything, **give), y)
+    # The last jumps where its guidance begins and ends; the default begins anew there in both.
+    for denoiser in (plain, guidance.limited_interval(guided, 0.3, 2.0)):
+        alone = sd.sample(denoiser, (4, 2), dtype=DOUBLE, **give)
+        assert torch.equal(inpaint(denoiser, y, nothing, **give), alone)
+        assert torch.equal(inpaint(denoiser, y, everything, **give), y)
 
 
 @pytest.mark.parametrize("r", [0.3, 0.9])

@@ -122,7 +122,7 @@ def test_tmpd_is_exact_for_independent_coordinates_some_of_which_are_measured(sc
 
 @EVERYWHERE
 @pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
-def test_tmpd_divides_by_bounded_row_sums(make, schedule, t):
+def test_tmpd_divides_by_bounded_row_sums_and_leads_no_farther_from_y(make, schedule, t):
     operator, noise = make(), 0.2
     prior = gaussian(full(math.prod(operator.event_shape)), operator.event_shape)
     measurement = Measurement.simulate(operator, prior.sample(1)[0], noise)
@@ -131,7 +131,10 @@ def test_tmpd_divides_by_bounded_row_sums(make, schedule, t):
     covariance = prior.covariance(x, *schedule(t))[0]
     sums = (a @ covariance @ a.T).sum(1).abs()
     sums = sums.clamp_min(0.3 * float(sums.mean()))
-    moved = (measurement.residual(d).flatten(1) / (noise**2 + sums)) @ a @ covariance
+    e = measurement.residual(d).flatten(1)
+    moved = (e / (noise**2 + sums)) @ a @ covariance
+    q = moved @ a.T  # A(d_y) is no farther from y than A(d)
+    moved *= (2 * (e * q).sum(1) / q.square().sum(1)).clamp(0, 1)[:, None]
     close(inverse.tmpd(denoiser, measurement)(x, t), d + moved.reshape(x.shape), 1e-7)
 
 

@@ -86,7 +86,7 @@ def inpaint(
             "replacement(denoiser, picture, mask, z), picture.shape, start=sigma_T * z, solver=..)"
         )
     check_editing_options(inpaint, method, options)
-    plan = plan_for(schedule, solver, steps, times, **options)
+    plan = plan_for(schedule, solver, steps, times, denoiser.jumps, **options)
     source, y, t = noise_from(seed), known.y, number_of(plan.rows[0].t)
     where = getattr(denoiser, "device", None) or y.device
     x = starting_state(denoiser, tuple(y.shape), t, source, None, y.dtype, where)
