@@ -150,8 +150,10 @@ def test_the_verdict_says_where_ours_is_farther() -> None:
         *(_row("ours", "b", 100, far), _row("azula", "b", 100, None)),
     ]
     floor = {"sliced": [0.05, 0.001], "kl": [0.01, 0.0], "inside": [0.9, 0.0]}
-    sweep = [{"method": "DPS", "library": who} for who in ("ours", "azula", "ours")]
-    sweep.append({"method": "DDNM", "library": "ours"})
+    named = [("DPS", who, name) for who, name in (("ours", "a"), ("azula", "a"), ("ours", "b"))]
+    named.append(("DDNM", "ours", "a"))
+    keys = ("method", "library", "name")  # each at two numbers of calls
+    sweep = [dict(zip(keys, name, strict=True)) for name in 2 * named]
     task = {"count": 1, "samples": 8, "dimension": 2, "floor": floor, "cells": cells}
     content = {"about": {"choice": "as said"}, "tasks": {"t": {**task, "sweep": sweep}}}
     assert [(r["nearer"], r["farther"]) for r in pairs(content)] == [
@@ -210,11 +212,12 @@ def test_the_nearest_few_go_on_and_those_that_failed_or_do_not_fit_do_not() -> N
         for i in range(5)
     ]
     rows = [
-        {"name": s.name, "nfe": 20, "sliced": v}
-        for s, v in zip(settings, (0.5, 0.1, None, 0.2, 0.6), strict=True)
+        {"name": s.name, "nfe": nfe, "sliced": v}
+        for nfe, found in {50: (0.5, 0.1, None, 0.2, 0.6), 10: (0.5, 0.3, None, 0.9, 0.6)}.items()
+        for s, v in zip(settings, found, strict=True)
     ]
     assert [s.options for s in nearest(settings, rows, RING, 50)] == ["1", "3"]
-    assert [s.options for s in nearest(settings, rows, RING, 10)] == ["3", "0"]
+    assert [s.options for s in nearest(settings, rows, RING, 10)] == ["0", "4"]
 
 
 @pytest.mark.parametrize("worse", ["ours", "azula"])

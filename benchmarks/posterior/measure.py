@@ -1,7 +1,7 @@
 """Cells: settings on tasks at several numbers of network calls, kept as they come.
 
-Every setting is run at 20 calls under one seed. The nearest few of each method go on: at 10, 20 and
-50 calls the nearest of them under three seeds is chosen, and what is chosen at 50 serves at 100.
+Every setting is run at 10, 20 and 50 calls under one seed. Of the nearest few of each method the
+nearest under two seeds is chosen at each, and what is chosen at 50 serves at 100.
 What is told of the chosen is measured under other seeds, so that luck in the choice is no part of
 the figure: under as many for every pair of ours and azula's, once, whichever is nearer; under fewer
 where a method is of one library alone, and for defaults.
@@ -31,13 +31,13 @@ from .distances import NAMES, Posterior
 from .problems import Task
 
 SWEPT, CHOSEN, MANY, FEW = 20, (10, 20, 50), 100, 2
-"""NFE at which every setting is run, those at which one is chosen, that at which the last of these
-serves, and how many are chosen from."""
+"""NFE of the defaults and of a quick run; those at which every setting is run and one is chosen;
+that at which the last of these serves; and how many are chosen from."""
 CHOICE, SEEDS, ALONE = range(2), range(2, 6), 2
 """Seeds of the choice; of what is told of the chosen; and how many of these without a pair."""
 RULE = (
-    f"All settings are run at {SWEPT} calls under one seed; of the {FEW} nearest of a method the "
-    f"nearest under {len(CHOICE)} seeds is chosen at {', '.join(map(str, CHOSEN))} calls, the last "
+    f"All settings are run at {', '.join(map(str, CHOSEN))} calls under one seed; of the {FEW} "
+    f"nearest of a method the nearest under {len(CHOICE)} seeds is chosen at each, the last "
     f"for {MANY} too. What is told is measured once under {len(SEEDS)} other seeds, the same for "
     f"both libraries, whichever is nearer; under {ALONE} where there is nothing to compare with."
 )
@@ -124,14 +124,15 @@ def measure(task: Task, settings: Sequence[Setting], store: Store, quick: bool) 
 
     Returns:
         floor: of exact samples.
-        sweep: sliced distances of all settings at SWEPT.
+        sweep: sliced distances of all settings at CHOSEN.
         tried: those of the settings that were chosen from.
         cells: figures of what was chosen, and of the defaults at SWEPT, under other seeds.
     """
     bench = Bench(task)
     swept = [s for s in settings if s.fits(task, SWEPT)]
-    first = usual(swept) if quick else swept
-    sweep = _cells(bench, [(s, SWEPT, CHOICE[0]) for s in first], store)
+    first = usual(swept) if quick else settings
+    at = (SWEPT,) if quick else CHOSEN
+    sweep = _cells(bench, [(s, n, CHOICE[0]) for n in at for s in first], store)
     if quick:
         tried, chosen = sweep, _best(settings, sweep)
     else:
@@ -164,8 +165,8 @@ def usual(settings: Sequence[Setting]) -> list[Setting]:
 def nearest(
     settings: Sequence[Setting], sweep: Sequence[Cell], task: Task, nfe: int
 ) -> list[Setting]:
-    """Of every method of every library the FEW nearest at SWEPT of those that fit so many calls."""
-    at = {row["name"]: distance(row) for row in sweep if row["nfe"] == SWEPT}
+    """Of every method of every library the FEW nearest at so many calls."""
+    at = {row["name"]: distance(row) for row in sweep if row["nfe"] == nfe}
     found: list[Setting] = []
     for key in dict.fromkeys((s.library, s.method) for s in settings):
         own = [s for s in settings if (s.library, s.method) == key and s.name in at]

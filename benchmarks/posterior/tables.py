@@ -81,7 +81,8 @@ def settings(content: Content) -> str:
     """How many settings of each method of both libraries were swept; of tasks, least and most."""
     counts: dict[str, dict[str, set[int]]] = {}
     for task in content["tasks"].values():
-        swept = Counter((row["method"], row["library"]) for row in task["sweep"])
+        names = {(row["method"], row["library"], row["name"]) for row in task["sweep"]}
+        swept = Counter(name[:2] for name in names)
         for (method, library), count in swept.items():
             if {(method, "ours"), (method, "azula")} <= set(swept):
                 counts.setdefault(method, {}).setdefault(library, set()).add(count)
