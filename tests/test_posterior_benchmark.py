@@ -164,6 +164,7 @@ def test_the_verdict_says_where_ours_is_farther() -> None:
     lines = verdict(content)
     assert "2 of 3" in lines[0]
     assert "NFE 50: 0.3 ± 0.0058 against 0.2" in lines[1]
+    assert "comparisons: DPS 1.00 (2)." in lines[3]  # sqrt(2/3 * 3/2); one of azula's failed
     assert "farther in 0.0. Settings swept, ours / azula's: DPS 2 / 1." in lines[-1]
     assert "| DPS | azula | 0.3 ± 0.0058 |" in report(content)
 

@@ -74,7 +74,18 @@ def verdict(content: Content) -> list[str]:
         f"Were all {len(rows)} pairs equal, chance would call ours nearer in about {chance:.1f} "
         f"of them and farther in {chance:.1f}. Settings swept, ours / azula's: {settings(content)}."
     )
-    return [*lines, *([""] if lines[1:] else []), content["about"]["choice"], "", told]
+    overall = f"Ours over azula's, geometric mean of a method's comparisons: {by_method(rows)}."
+    return [*lines, "", overall, "", content["about"]["choice"], "", told]
+
+
+def by_method(rows: Sequence[Row]) -> str:
+    """exp of the mean of log(ours/azula's), of the comparisons in which neither failed."""
+    logs: dict[str, list[float]] = {}
+    for row in rows:
+        ours, peer = (distance(row[who] or {}) for who in ("ours", "azula"))
+        if max(ours, peer) < math.inf:
+            logs.setdefault(row["method"], []).append(math.log(ours / peer))
+    return ", ".join(f"{m} {math.exp(sum(v) / len(v)):.2f} ({len(v)})" for m, v in logs.items())
 
 
 def settings(content: Content) -> str:
