@@ -28,11 +28,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .answers import comes_from, unseen, wrong_output
 from .conditions import check_devices, check_samples, samples_of, select_conditions
 from .names import look_up
 from .predictions import AFFINE, check_defined, label_of, outputs_of
 from .scalar import Scalar
 from .schedule import Schedule
+from .states import along, double
 
 
 class Call(NamedTuple):
@@ -374,35 +376,6 @@ class NetworkDenoiser(Denoiser):
         return label.expand(t.shape).to(x.device)
 
 
-def double(t: Tensor) -> Tensor:
-    """Times in float64, where the device has it, so that alpha and sigma are right in float32."""
-    if not t.is_floating_point():
-        raise TypeError(
-            f"times have dtype {t.dtype}; times are continuous (timestep k of N is (k + 1)/N on a "
-            "schedule over [0, 1])"
-        )
-    return t if t.device.type == "mps" else t.double()
-
-
-def along(coefficient: Scalar, x: Tensor) -> Scalar:
-    """A coefficient that multiplies x: one a sample becomes (batch, 1, .., 1) in x's dtype."""
-    if not isinstance(coefficient, Tensor):
-        return coefficient
-    if coefficient.ndim and coefficient.shape != x.shape[:1]:
-        raise ValueError(
-            f"times of shape {tuple(coefficient.shape)} for states of shape {tuple(x.shape)}: "
-            "give one time, or one a sample"
-        )
-    c = coefficient.to(x)
-    return c.reshape(-1, *[1] * (x.ndim - 1)) if c.ndim else c
-
-
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> over the numbers of each sample, (batch, 1, .., 1)."""
-    dims = tuple(range(1, a.ndim))
-    return (a * b).sum(dims, keepdim=True) if dims else a * b
-
-
 def _each(value: object) -> Sequence[object]:
     return value if isinstance(value, tuple | list) else (value,)
 
@@ -423,42 +396,3 @@ def check_denoiser(denoiser: object, who: str = "the denoiser") -> None:
             "say how to read the network: NetworkDenoiser(network, schedule, prediction='noise') "
             "or FunctionDenoiser(function, schedule)"
         )
-
-
-def comes_from(output: Tensor, asked: Tensor) -> bool:
-    """Whether autograd sees a way from an answer to what was asked, which is no leaf."""
-    seen: set[object] = {None}
-    waiting = [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is asked.grad_fn:
-            return True
-        if node not in seen:
-            seen.add(node)
-            waiting += [before for before, _ in node.next_functions]  # type: ignore[union-attr]
-    return False
-
-
-def unseen(what: str) -> str:
-    """What to say of an answer that autograd does not lead back to x."""
-    return (
-        f"{what} has no gradient in x: it is computed under no_grad, from a detached copy, or in "
-        "numpy; choose a method without gradients, or let autograd see it (an answer that depends "
-        "on x nowhere is told so: return answer + 0 * x)"
-    )
-
-
-def wrong_output(output: object, x: Tensor, outputs: int = 1) -> str:
-    """What to say of an output that is not one number for each of the state's, or not two."""
-    if not isinstance(output, Tensor):
-        return (
-            f"the network returned {type(output).__name__}, not a tensor; wrap it, "
-            "e.g. network=lambda x, t: unet(x, t).sample"
-        )
-    found = f"the network returned shape {tuple(output.shape)} for states of {tuple(x.shape)}; "
-    if outputs == 2:
-        return f"{found}with outputs=2 it must return twice the channels"
-    return (
-        f"{found}it must return one number for each of the state's (a network that also predicts "
-        "variances: NetworkDenoiser(..., outputs=2))"
-    )

@@ -18,7 +18,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from .denoise import Denoiser, unseen
+from .answers import unseen
+from .denoise import Denoiser
 from .scalar import Scalar
 from .schedule import Schedule
 

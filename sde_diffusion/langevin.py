@@ -17,12 +17,13 @@ from torch import Tensor
 
 from .adaptive.solution import Solution
 from .counts import check_count, check_one
-from .denoise import Denoiser, along, check_denoiser
+from .denoise import Denoiser, check_denoiser
 from .names import look_up
 from .noise import Noise, noise_from, plain_draws
 from .run import check_conditions, check_device, check_finite, check_state
 from .scalar import Scalar
 from .schedule import Schedule
+from .states import along
 from .times import check_grid
 
 Predictor = Callable[[Schedule, float, float], tuple[Scalar, Scalar, Scalar]]

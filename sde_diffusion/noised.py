@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from .counts import check_count
-from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser, along, check_denoiser
+from .denoise import Denoiser, FunctionDenoiser, NetworkDenoiser, check_denoiser
 from .progress import Progress
 from .run import check_device, check_state
 from .scalar import Scalar
+from .states import along
 
 
 class Noised(NamedTuple):

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .answers import wrong_output
 from .conditions import check_samples
-from .denoise import Call, Denoiser, plain_call, wrong_output
+from .denoise import Call, Denoiser, plain_call
 from .device import same_device
 from .extras import optional
 from .form import number_of

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .denoise import Denoiser, along, double
+from .denoise import Denoiser
 from .scalar import Scalar, sqrt
 from .schedule import Schedule
+from .states import along, double
 
 
 class ForwardSDE:

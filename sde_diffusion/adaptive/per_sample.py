@@ -24,8 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..answers import wrong_output
 from ..counts import check_one
-from ..denoise import Denoiser, check_denoiser, wrong_output
+from ..denoise import Denoiser, check_denoiser
 from ..extras import optional
 from ..run import check_conditions, check_device, check_finite, check_state
 from ..scalar import Scalar

@@ -47,10 +47,11 @@ import torch
 from torch import Tensor
 
 from ..conditions import one_count
-from ..denoise import Call, Denoiser, along, check_denoiser
+from ..denoise import Call, Denoiser, check_denoiser
 from ..plan import Plan, check_plan
 from ..scalar import Scalar
 from ..schedule import Schedule
+from ..states import along
 from .picture import checked_mask, checked_picture
 
 

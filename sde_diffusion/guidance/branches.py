@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..denoise import Call, Denoiser, NetworkDenoiser, wrong_output
+from ..answers import wrong_output
+from ..denoise import Call, Denoiser, NetworkDenoiser
 from ..networks.network import Network
 from ..scalar import Scalar
 

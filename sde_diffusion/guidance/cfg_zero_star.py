@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from ..counts import checked_number
-from ..denoise import Denoiser, along, inner
+from ..denoise import Denoiser
 from ..scalar import Scalar
+from ..states import along, inner
 from .classifier_free import pair
 from .guided import Guided, Rule, alone
 from .scales import GuidanceScale, checked_scale, scale_at

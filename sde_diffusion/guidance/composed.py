@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..denoise import Denoiser, along
+from ..denoise import Denoiser
 from ..scalar import Scalar
+from ..states import along
 from .classifier_free import pair
 from .guided import Guided, Rule, alone
 from .scales import GuidanceScale, checked_scale, scale_at

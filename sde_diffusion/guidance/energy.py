@@ -18,9 +18,10 @@ from typing import Any
 from torch import Tensor
 
 from ..conditions import one_count, samples_of, select_conditions
-from ..denoise import Denoiser, along
+from ..denoise import Denoiser
 from ..gradient import asks_for_gradients, denoise_with_pull, gradient_of_log, score_to_mean
 from ..scalar import Scalar
+from ..states import along
 from .guided import Guided, Rule, alone
 from .scales import GuidanceScale, checked_scale, scale_at
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..denoise import Denoiser, along
+from ..denoise import Denoiser
 from ..scalar import Scalar
+from ..states import along
 from .guided import Guided, Rule, alone
 from .scales import GuidanceScale, checked_scale, scale_at
 

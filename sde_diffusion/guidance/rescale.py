@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from ..counts import checked_number
-from ..denoise import Denoiser, NetworkDenoiser, along
+from ..denoise import Denoiser, NetworkDenoiser
 from ..names import look_up
 from ..predictions import AFFINE, check_defined
 from ..scalar import Scalar
+from ..states import along
 from .guided import Guided, Rule, check_guided, itself
 from .interval import LimitedInterval
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..denoise import Denoiser, along
+from ..denoise import Denoiser
+from ..states import along
 from .measurement import Measurement
 from .posterior import Here, Posterior, check_linear, check_posed, check_setting
 

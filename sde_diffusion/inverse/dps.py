@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..denoise import Denoiser, along
+from ..denoise import Denoiser
 from ..schedule import Schedule
+from ..states import along
 from ..times import check_grid
 from .measurement import Measurement
 from .posterior import Here, Posterior, check_posed, check_setting, squares

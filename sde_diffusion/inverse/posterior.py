@@ -32,9 +32,10 @@ import torch
 from torch import Tensor
 
 from ..conditions import one_count
-from ..denoise import Denoiser, along, check_denoiser, double
+from ..denoise import Denoiser, check_denoiser
 from ..gradient import Pull, denoise_with_pull, leaf_of, score_to_mean, tracked
 from ..scalar import Scalar
+from ..states import along, double
 from .measurement import Measurement
 from .operator import LinearOperator, Operator
 

@@ -31,7 +31,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..denoise import Call, Denoiser, NetworkDenoiser, wrong_output
+from ..answers import wrong_output
+from ..denoise import Call, Denoiser, NetworkDenoiser
 from ..scalar import Scalar
 from .reference import GaussianReference
 from .trace import Jacobian, Trace

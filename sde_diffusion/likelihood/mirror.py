@@ -11,9 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..denoise import Denoiser, along
+from ..denoise import Denoiser
 from ..scalar import Scalar
 from ..schedule import Schedule
+from ..states import along
 
 _NEAR_NOISE = 1e-6  # alpha/sigma from which one step reaches alpha = 0; its error is the square
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..denoise import Denoiser, FunctionDenoiser, wrong_output
+from ..answers import wrong_output
+from ..denoise import Denoiser, FunctionDenoiser
 from ..scalar import Scalar
 from ..schedule import Schedule
 

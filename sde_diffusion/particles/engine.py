@@ -32,8 +32,9 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from ..answers import wrong_output
 from ..counts import check_count
-from ..denoise import Denoiser, check_denoiser, wrong_output
+from ..denoise import Denoiser, check_denoiser
 from ..form import Symbol
 from ..names import look_up
 from ..noise import Draw, PerSampleNoise, seeds_of

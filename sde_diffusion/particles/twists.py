@@ -34,10 +34,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..denoise import along
 from ..gradient import Pull
 from ..inverse.measurement import Measurement
 from ..inverse.operator import LinearOperator
+from ..states import along
 
 
 class Level(NamedTuple):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..denoise import double
 from ..plan import Plan
+from ..states import double
 from .guide import Guide
 from .resampling import Scheme, effective_sample_size, uniform_draws
 from .result import Population

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..denoise import NetworkDenoiser, along
+from ..denoise import NetworkDenoiser
 from ..reverse import Bins, interpolated, kl, logarithms, normal_nll, reverse_steps
+from ..states import along
 from ..times import check_grid, uniform
 from .batch import Batch, Losses
 from .describe import describe_schedule

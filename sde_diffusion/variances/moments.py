@@ -29,11 +29,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..denoise import Denoiser, along
+from ..denoise import Denoiser
 from ..files import write_atomic
 from ..names import look_up
 from ..noise import seeds_of
 from ..noised import Noised, averages, checked_data
+from ..states import along
 
 FORMAT = "sde_diffusion.moments/1"
 SLACK = 1e-6  # of lambda, beyond the levels measured
