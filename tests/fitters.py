@@ -18,7 +18,6 @@ def walk(
     train,
     validation,
     *,
-    numbers=None,
     state=None,
     watch=None,
     max_iterations=6,

@@ -280,7 +280,7 @@ def test_the_parameters_of_the_network_get_no_gradient():
         ({"max_iterations": 2.5}, "max_iterations = 2.5"),
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"radius": math.nan}, "radius"),
-        ({"numbers": torch.zeros(9)}, "numbers of shape"),
+        ({"state": {"numbers": torch.zeros(9)}}, "a state of 9 numbers"),
     ],
 )
 def test_bad_arguments_are_named(gaussian, options, word):

@@ -236,8 +236,8 @@ def test_bad_input_is_refused():
         least_squares(*give, pairs(19, 1), pairs(8, 2).part(0, 0))
     with pytest.raises(ValueError, match=r"max_iterations = 2.5 must be an integer"):
         least_squares(*give, pairs(19, 1), pairs(8, 2), max_iterations=2.5)
-    with pytest.raises(ValueError, match=r"shape \(3,\) for the 19 free numbers of table"):
-        least_squares(*give, pairs(19, 1), pairs(8, 2), numbers=torch.zeros(3))
+    with pytest.raises(ValueError, match="a state of 3 numbers, and 'table' has 19"):
+        least_squares(*give, pairs(19, 1), pairs(8, 2), state={"numbers": torch.zeros(3)})
 
 
 CHOSEN = {"churn": "euler", "stochasticity": "ddim"}

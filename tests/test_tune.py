@@ -20,12 +20,12 @@ from sde_diffusion.tuning.tune import split
 pytestmark = pytest.mark.filterwarnings("ignore:the default of sample")
 
 
-def still(family, denoiser, loss, train, validation, *, numbers=None, state=None, watch=None):
+def still(family, denoiser, loss, train, validation, *, state=None, watch=None):
     """Finds nothing."""
     return Fit(family.start, 0.0, 0.0, 1, 0.0)
 
 
-def wild(family, denoiser, loss, train, validation, *, numbers=None, state=None, watch=None):
+def wild(family, denoiser, loss, train, validation, *, state=None, watch=None):
     """Finds something worse, and thinks it good."""
     return Fit(family.start + 1.0, 0.0, 0.0, 1, 0.0)
 

@@ -21,6 +21,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +105,15 @@ def _measure(
     begun = _begun(output, model, range_, nfe, again)
     began, cpu = time.monotonic(), time.process_time()
 
-    def fitted(numbers: Tensor | None = None, **going: Any) -> tuple[Plan, Fit]:
+    def fitted(**going: Any) -> tuple[Plan, Fit]:
         if not begun:
             start = Base(base, case.schedule, base.times)
-            return restarts(start, *task, numbers=numbers, **going)
+            return restarts(start, *task, **going)
         family = table(first_guesses(base, case.schedule)[0], case.schedule)
-        if numbers is None:
+        if going["state"] is None:
             loss = lambda v: measure(family.plan(v), denoiser, task[1], given.validation).loss
-            numbers = min(begun.values(), key=loss)
-        fit = least_squares(family, *task, numbers=numbers, max_iterations=_LONGEST, **going)
+            family = replace(family, start=min(begun.values(), key=loss))
+        fit = least_squares(family, *task, max_iterations=_LONGEST, **going)
         return family.plan(fit.numbers), fit
 
     file = kept / "fits" / f"{model}-{range_}-{nfe}{'-again' * again}.npz"
@@ -159,7 +160,7 @@ def _resumed(
     with Progress(0, True) as telling:
         keeper = Keeper(file, answers, file.stem, telling)
         try:
-            plan, fit = fitted(numbers=keeper.numbers, state=keeper.state, watch=keeper)
+            plan, fit = fitted(state=keeper.state, watch=keeper)
         except KeyboardInterrupt:
             keeper.save()
             write_atomic(spent, json.dumps(before + time.process_time() - cpu).encode())

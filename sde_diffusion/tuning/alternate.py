@@ -51,7 +51,6 @@ def in_turn(
     train: Pairs,
     validation: Pairs,
     *,
-    numbers: Tensor | None = None,
     state: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     method: Callable[..., Fit] = least_squares,
@@ -67,8 +66,7 @@ def in_turn(
     Args:
         family: what is free.
         blocks: indices of the numbers of each block; together all of them, each once.
-        denoiser, loss, train, validation, numbers, watch: as for any fit.
-        state: of a `Progress`, to go on as if there had been no break.
+        denoiser, loss, train, validation, state, watch: as for any fit.
         method: of each turn's fit.
         turns: how many at most, each of one block.
         ftol: relative decrease of the validation loss in a round, all blocks, below which the fit
@@ -86,8 +84,7 @@ def in_turn(
         )
     if turns < 1:
         raise ValueError(f"turns = {turns}: at least 1 is needed")
-    begin = (family.start if numbers is None else numbers).detach().double()
-    here = _State(begin) if state is None else _State(**state)
+    here = _State(family.start.detach().double()) if state is None else _State(**state)
     stopped, last = "iterations", None
     while here.turn < turns:
         indices = list(blocks[here.turn % len(blocks)])
@@ -140,7 +137,6 @@ def alternate(
     train: Pairs,
     validation: Pairs,
     *,
-    numbers: Tensor | None = None,
     state: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     turns: int = 8,
@@ -151,7 +147,6 @@ def alternate(
     family = table(base.plan, base.schedule)
     levels = [i for i, name in enumerate(family.names) if name.startswith("l")]
     rest = [i for i in range(len(family.start)) if i not in levels]
-    seam: dict[str, Any] = {"numbers": numbers, "state": state, "watch": watch}
     fit = in_turn(
         family,
         (rest, levels),
@@ -159,7 +154,8 @@ def alternate(
         loss,
         train,
         validation,
-        **seam,
+        state=state,
+        watch=watch,
         turns=turns,
         max_iterations=max_iterations,
         ftol=ftol,

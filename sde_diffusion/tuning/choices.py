@@ -31,14 +31,13 @@ from .stochasticity import churn, stochasticity
 from .table import table
 
 Fitter = Callable[..., Fit]
-"""(family, denoiser, loss, train, validation, *, numbers, state, watch, ...) -> Fit."""
+"""(family, denoiser, loss, train, validation, *, state, watch, ...) -> Fit; see `fit`."""
 
 Strategy = Callable[..., tuple[Plan, Fit]]
-"""(base, denoiser, loss, train, validation, *, numbers, state, watch, ...) -> the plan, its Fit.
+"""(base, denoiser, loss, train, validation, *, state, watch, ...) -> the plan, its Fit.
 
 For what is not one fit of one family: growing from one NFE to the next, dynamic programming over
-knots, two families in turn. `numbers`, `state` and `watch` are those of a fit (`fit.py`): what
-`watch` was last given comes back in the first two when a stopped run goes on."""
+knots, two families in turn. `state` and `watch` are those of a fit."""
 
 
 def _knots(base: Base, free: str, asked: bool) -> Family:

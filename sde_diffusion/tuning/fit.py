@@ -1,4 +1,10 @@
-"""What every way of fitting gives back, and what it reports while it runs."""
+"""What every way of fitting takes, what it reports while it runs, and what it gives back.
+
+    (family, denoiser, loss, train, validation, *, state, watch, ...) -> Fit
+
+It begins with `family.start`; a fit that was stopped goes on, as if there had been no break, where
+it is given the `state` of the last `Progress` that its `watch` was told.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+
+from .family import Family
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,15 @@ class Progress:
 
 Watch = Callable[[Progress], None]
 """Called after each iteration; an exception in it (Ctrl-C) ends the fit."""
+
+
+def check_state(family: Family, state: Mapping[str, Any] | None) -> None:
+    """Raise ValueError for the state of a fit of another family."""
+    if state is not None and state["numbers"].shape != family.start.shape:
+        raise ValueError(
+            f"a state of {len(state['numbers'])} numbers, and {family.name!r} has "
+            f"{len(family.start)}: give the state of a fit of this family"
+        )
 
 
 @dataclass(frozen=True)

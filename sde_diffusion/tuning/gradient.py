@@ -38,7 +38,7 @@ from ..plan import Plan
 from ..run import Point, record, run
 from ..scalar import Scalar
 from .family import Family
-from .fit import Fit, Progress, Watch
+from .fit import Fit, Progress, Watch, check_state
 from .loss import Loss, check_ends, flat
 from .pairs import Pairs
 from .ready import check_gradient, differentiable, plain
@@ -57,7 +57,6 @@ def gradient(
     train: Pairs,
     validation: Pairs,
     *,
-    numbers: Tensor | None = None,
     state: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     max_iterations: int = 300,
@@ -78,7 +77,6 @@ def gradient(
         loss: of a plan's states against the pairs.
         train: pairs that gradients are taken on.
         validation: other pairs, on which the best of the iterations is chosen.
-        numbers: where to begin, (P,); default `family.start`.
         state: of the last `Progress` of a fit with these same arguments, to go on exactly as if
             there had been no break.
         watch: called after each iteration.
@@ -95,12 +93,12 @@ def gradient(
         start, which are then the numbers, or if no rate was small enough.
 
     Raises:
-        ValueError: an argument out of its range; no pairs; numbers or a state of another family;
+        ValueError: an argument out of its range; no pairs; a state of another family;
             teacher forcing with a denoiser that knows no schedule; a network without a gradient in
             its input.
     """
     began = time.monotonic()
-    _check(family, loss, train, validation, numbers, state)
+    _check(family, loss, train, validation, state)
     chunk = batch if chunk is None else chunk
     counts = {"max_iterations": max_iterations, "batch": batch, "chunk": chunk, "every": every}
     _check_rates(counts, learning_rate, radius)
@@ -110,7 +108,7 @@ def gradient(
     )
     descent = _Descent(task, max_iterations, learning_rate, batch, every, reach)
     with differentiable():
-        now = descent.begin(numbers) if state is None else _State(**state)
+        now = descent.begin() if state is None else _State(**state)
         now = replace(now, moves=now.moves.to(train.starts))
         check_gradient(denoiser, family.plan(), task.train.starts[: min(chunk, 2)])
     spent = now.seconds
@@ -229,10 +227,10 @@ class _Descent:
     every: int
     reach: float  # of a start under teacher forcing; 0: none
 
-    def begin(self, numbers: Tensor | None) -> _State:
+    def begin(self) -> _State:
         """The state before the first iteration."""
         task = self.task
-        u = (task.family.start if numbers is None else numbers).detach().double().clone()
+        u = task.family.start.detach().double().clone()
         zero, value = torch.zeros_like(u), task.value(u, task.validation)
         moves = torch.zeros_like(task.train.starts) if self.reach else torch.zeros(0)
         generator = torch.Generator().manual_seed(task.seed).get_state()
@@ -327,15 +325,9 @@ def _check(
     loss: Loss,
     train: Pairs,
     validation: Pairs,
-    numbers: Tensor | None,
     state: Mapping[str, Any] | None,
 ) -> None:
-    given = numbers if state is None else state["numbers"]
-    if given is not None and given.shape != family.start.shape:
-        raise ValueError(
-            f"numbers of shape {tuple(given.shape)}, and {family.name!r} has {len(family.start)}: "
-            "give those, or the state, of a fit of this family"
-        )
+    check_state(family, state)
     for name, pairs in (("train", train), ("validation", validation)):
         if not len(pairs):
             raise ValueError(f"there are no {name} pairs")

@@ -28,7 +28,7 @@ from torch import Tensor
 from ..counts import check_count
 from ..denoise import Denoiser
 from .family import Family
-from .fit import Fit, Progress, Watch
+from .fit import Fit, Progress, Watch, check_state
 from .loss import Loss
 from .objective import Objective
 from .pairs import Pairs
@@ -46,7 +46,6 @@ def least_squares(
     train: Pairs,
     validation: Pairs,
     *,
-    numbers: Tensor | None = None,
     state: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     max_iterations: int = 50,
@@ -64,7 +63,6 @@ def least_squares(
         loss: of a plan's states against the pairs.
         train: at least P pairs, better fifty times as many; states in float32 take half the time.
         validation: other pairs, on which the best of the iterations is chosen.
-        numbers: where to begin, (P,); default `family.start`.
         state: of the last `Progress`, to go on as if there had been no break.
         watch: called after each iteration.
         max_iterations: counted from the very beginning, a break or not.
@@ -80,12 +78,12 @@ def least_squares(
         start, which are then the numbers.
 
     Raises:
-        ValueError: fewer train pairs than free numbers, no validation pairs, numbers of another
+        ValueError: fewer train pairs than free numbers, no validation pairs, a state of another
             family, a count that is no whole number above 0, an end x* = 0 under a relative loss,
             or a network without a gradient in its input.
     """
     began = time.monotonic()
-    _check(family, train, validation)
+    _check(family, train, validation, state)
     counts = {"max_iterations": max_iterations, "chunk": chunk, "probes": probes}
     for name, count in counts.items():
         check_count(name, count)
@@ -95,12 +93,11 @@ def least_squares(
             for k, pairs in enumerate((train, validation))
         )
         if state is None:
-            begin = _checked(family, family.start if numbers is None else numbers)
+            begin = family.start.detach().clone().to("cpu", torch.float64)
             first = fitted.value(begin), tested.value(begin)
             here = _State(begin, *first, begin, *first)
         else:
             here = _State(**state)
-            _checked(family, here.numbers)
         check_gradient(denoiser, family.plan(), fitted.pairs.starts[: min(chunk, 2)])
     while math.isfinite(here.train) and here.iteration < max_iterations and here.idle < _IDLE:
         with differentiable():
@@ -157,7 +154,9 @@ def _advance(here: _State, fitted: Objective, tested: Objective, ftol: float, se
         here.damping *= _MORE
 
 
-def _check(family: Family, train: Pairs, validation: Pairs) -> None:
+def _check(
+    family: Family, train: Pairs, validation: Pairs, state: Mapping[str, Any] | None
+) -> None:
     free = len(family.start)
     if len(train) < free:
         raise ValueError(
@@ -166,12 +165,4 @@ def _check(family: Family, train: Pairs, validation: Pairs) -> None:
         )
     if not len(validation):
         raise ValueError("no pairs to validate on: the best numbers are chosen by these")
-
-
-def _checked(family: Family, numbers: Tensor) -> Tensor:
-    if numbers.shape != family.start.shape:
-        raise ValueError(
-            f"numbers of shape {tuple(numbers.shape)} for the {len(family.start)} free numbers of "
-            f"{family.name}"
-        )
-    return numbers.detach().clone().to("cpu", torch.float64)
+    check_state(family, state)

@@ -61,7 +61,6 @@ def restarts(
     train: Pairs,
     validation: Pairs,
     *,
-    numbers: Tensor | None = None,
     state: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     max_iterations: int = 15,
@@ -79,7 +78,7 @@ def restarts(
         loss: of a plan's states against the pairs.
         train: starts to fit on, best fifty for each number; the early fits take the first of them.
         validation: starts to choose on.
-        numbers, state: of the last `Progress`, to go on as if there had been no break.
+        state: of the last `Progress`, to go on as if there had been no break.
         watch: called after each iteration.
         max_iterations: of each of the last fits, on all starts.
         ftol: of `least_squares`, in every fit.

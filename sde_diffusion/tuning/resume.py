@@ -31,7 +31,6 @@ class Keeper:
 
     def __init__(self, file: Path | None, answers: Tensor, label: str, telling: Telling) -> None:
         self.file, self.answers, self.telling = file, answers, telling
-        self.numbers: Tensor | None = None
         self.state: dict[str, Any] | None = None
         self.best: Tensor | None = None
         self.best_loss = math.inf
@@ -40,7 +39,7 @@ class Keeper:
         found = None if file is None else kept(file)
         if file is not None and found is not None:
             check_same(answers, found["answers"], file, label)
-            self.numbers, self.state = found["numbers"], found["state"]
+            self.state = found["state"]
             self.best, self._before = found["best"], found["seconds"]
             self.best_loss = math.inf if self.best is None else found["best_loss"]
 
@@ -50,7 +49,7 @@ class Keeper:
         return self._before + time.monotonic() - self._began
 
     def __call__(self, progress: Progress) -> None:
-        self.numbers, self.state = progress.numbers, dict(progress.state)
+        self.state = dict(progress.state)
         if progress.validation < self.best_loss:
             self.best, self.best_loss = progress.numbers, progress.validation
         self.telling.advance(
@@ -63,13 +62,9 @@ class Keeper:
 
     def save(self) -> None:
         """Write where the fit stands."""
-        if self.file is not None and self.numbers is not None:
+        if self.file is not None and self.state is not None:
             best_loss = self.best_loss if math.isfinite(self.best_loss) else None
-            state: dict[str, Any] = {
-                "numbers": self.numbers,
-                "state": self.state,
-                "answers": self.answers,
-            }
+            state: dict[str, Any] = {"state": self.state, "answers": self.answers}
             state |= {"best": self.best, "best_loss": best_loss, "seconds": self.seconds}
             keep(self.file, state)
         self._saved = time.monotonic()

@@ -285,9 +285,9 @@ def _fitted(
     answers = probe(task.denoiser, pairs.starts, pairs.t_start, pairs.t_end)
     with Progress(0, progress) as telling:
         keeper = Keeper(file, answers, label, telling)
-        again = {"numbers": keeper.numbers, "state": keeper.state, "watch": keeper}
+        given = task.denoiser, task.loss, task.train, task.validation
         try:
-            plan, fit = way.run(task.denoiser, task.loss, task.train, task.validation, **again)
+            plan, fit = way.run(*given, state=keeper.state, watch=keeper)
         except FloatingPointError as error:
             if keeper.best is None or way.family is None:
                 raise

@@ -16,7 +16,7 @@ from .family import Family
 from .fit import Fit
 
 _COUNTS = {"max_iterations", "tries", "turns"}
-_SEAM = ("numbers", "state", "watch")  # what every fit takes beside its own options
+_SEAM = ("state", "watch")  # what every fit takes beside its own options
 
 
 @dataclass(frozen=True)
