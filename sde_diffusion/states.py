@@ -30,7 +30,7 @@ def along(coefficient: Scalar, x: Tensor) -> Scalar:
     return c.reshape(-1, *[1] * (x.ndim - 1)) if c.ndim else c
 
 
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> over the numbers of each sample, (batch, 1, .., 1)."""
-    dims = tuple(range(1, a.ndim))
-    return (a * b).sum(dims, keepdim=True) if dims else a * b
+def inner(a: Tensor, b: Tensor, like: Tensor | None = None) -> Tensor:
+    """<a, b> over the numbers of each sample, (batch, 1, .., 1) to multiply a, or `like`."""
+    product = (a * b).unsqueeze(-1).flatten(1).sum(1)
+    return product.reshape(-1, *[1] * ((a if like is None else like).ndim - 1))

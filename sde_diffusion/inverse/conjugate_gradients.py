@@ -18,6 +18,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..states import inner
+
 TOLERANCE = {torch.float32: 1e-8, torch.float64: 1e-12}  # of residuals, relative, by what is asked
 Function = Callable[[Tensor], Tensor]
 
@@ -40,15 +42,15 @@ def conjugate_gradients(function: Function, v: Tensor, most: int, tolerance: flo
         RuntimeError: if a residual |M u - v| is still above tolerance |v|.
     """
     u, r = torch.zeros_like(v), v
-    p, gamma = r, _dot(r, r)
+    p, gamma = r, inner(r, r)
     enough = tolerance**2 * gamma
     for count in range(most):
         if _all(gamma <= enough, count):
             break
         q = function(p)
-        step = torch.where(gamma > enough, gamma / _dot(p, q), 0.0)
+        step = torch.where(gamma > enough, gamma / inner(p, q), 0.0)
         u, r = u + step * p, r - step * q
-        gamma, before = torch.where(gamma > enough, _dot(r, r), gamma), gamma
+        gamma, before = torch.where(gamma > enough, inner(r, r), gamma), gamma
         p = r + gamma / before.clamp_min(torch.finfo(v.dtype).tiny) * p
     _check(gamma, enough, most, tolerance)
     return u
@@ -70,16 +72,16 @@ def least_squares(
     """
     r = v
     p = s = backward(r)
-    x, gamma = torch.zeros_like(s), _dot(s, s)
+    x, gamma = torch.zeros_like(s), inner(s, s)
     enough = tolerance**2 * gamma
     for count in range(most):
         if _all(gamma <= enough, count):
             break
         q = forward(p)
-        step = torch.where(gamma > enough, gamma / _dot(q, q).reshape(gamma.shape), 0.0)
+        step = torch.where(gamma > enough, gamma / inner(q, q, like=s), 0.0)
         x, r = x + step * p, r - step.reshape(-1, *[1] * (v.ndim - 1)) * q
         s = backward(r)
-        gamma, before = torch.where(gamma > enough, _dot(s, s), gamma), gamma
+        gamma, before = torch.where(gamma > enough, inner(s, s), gamma), gamma
         p = s + gamma / before.clamp_min(torch.finfo(v.dtype).tiny) * p
     _check(gamma, enough, most, tolerance)
     return x
@@ -102,25 +104,20 @@ def truncated(product: Function, v: Tensor, iterations: int) -> Tensor:
     eps = torch.finfo(v.dtype).eps
     v = widened(v)
     u, r, p = torch.zeros_like(v), v, v
-    square = _dot(r, r)
+    square = inner(r, r)
     rounding = square * eps**2
     zero = largest = torch.zeros_like(square)
     for _ in range(iterations):
         q = product(p)
-        curvature, length = _dot(p, q), _dot(p, p)
+        curvature, length = inner(p, q), inner(p, p)
         largest = torch.maximum(largest, curvature / torch.where(length > 0, length, 1.0))
         going = (curvature > 10 * eps * largest * length) & (square > rounding)
         step = torch.where(going, square / curvature, zero)
         u, r = u + step * p, r - step * q
-        following = _dot(r, r)
+        following = inner(r, r)
         p = torch.where(going, r + following / square * p, p)
         square = following
     return u
-
-
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    """x . y of each sample, (batch, 1, .., 1)."""
-    return (x * y).flatten(1).sum(1).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _all(done: Tensor, count: int) -> bool:

@@ -20,10 +20,11 @@ from ..denoise import Denoiser
 from ..noise import Noise, noise_from, plain_draws
 from ..run import check_device, check_finite, check_state, run
 from ..solvers import SOLVERS
+from ..states import inner
 from ..times import check_grid, default
 from .measurement import Measurement
 from .operator import LinearOperator
-from .posterior import Here, Linearised, check_posed, check_setting, squares
+from .posterior import Here, Linearised, check_posed, check_setting
 
 POWERS = 10  # iterations for the norm of A'
 
@@ -164,6 +165,6 @@ def _norm2(around: Linearised) -> Tensor:
     """|A'|^2, the largest eigenvalue of A'^T A', (batch, 1, .., 1), by the power method."""
     v = around.pull(around.residual) + 1e-3 * around.d
     for _ in range(POWERS):
-        length = squares(v, v).sqrt()
+        length = inner(v, v).sqrt()
         v = around.pull(around.push(v / torch.where(length > 0, length, 1)))
-    return squares(v, v).sqrt()
+    return inner(v, v).sqrt()

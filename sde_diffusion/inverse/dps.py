@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..denoise import Denoiser
 from ..schedule import Schedule
-from ..states import along
+from ..states import along, inner
 from ..times import check_grid
 from .measurement import Measurement
-from .posterior import Here, Posterior, check_posed, check_setting, squares
+from .posterior import Here, Posterior, check_posed, check_setting
 
 
 def dps(
@@ -99,7 +99,7 @@ def _by_step(here: Here, push: Callable[[float], float]) -> Tensor:
     )
     d, pull = here.prior_with_pull()
     around = here.around(d)
-    length = squares(around.residual, d).sqrt()
+    length = inner(around.residual, around.residual, like=d).sqrt()
     g = around.pull(around.residual) / torch.where(length > 0, length, torch.ones_like(length))
     return d + along(factor, d) * pull(g)
 

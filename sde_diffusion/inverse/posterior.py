@@ -35,7 +35,7 @@ from ..conditions import one_count
 from ..denoise import Denoiser, check_denoiser
 from ..gradient import Pull, denoise_with_pull, leaf_of, score_to_mean, tracked
 from ..scalar import Scalar
-from ..states import along, double
+from ..states import along, double, inner
 from .measurement import Measurement
 from .operator import LinearOperator, Operator
 
@@ -135,8 +135,8 @@ class Here:
         (batch, 1, .., 1), and finite where r_t^2 is not; g of x's shape.
         """
         above, below = (along(c, g) for c in _fraction(variance, self.alpha, self.sigma))
-        squared = squares(g, g)
-        wide = above * squares(around.push(g), g)
+        q = around.push(g)
+        squared, wide = inner(g, g), above * inner(q, q, like=g)
         total = below * (self.measurement.noise**2 * squared) + wide
         share = torch.where(total > 0, squared / total, torch.zeros_like(total))
         return below * share, above * share
@@ -199,9 +199,9 @@ class Linearised:
         of a normal posterior never is too long: there q = K e, 0 <= K <= 1, so <e, q> >= |q|^2.
         """
         q = self.push(p)
-        agreement, length = (self.residual * q).flatten(1).sum(1), q.square().flatten(1).sum(1)
+        agreement, length = inner(self.residual, q, like=p), inner(q, q, like=p)
         share = torch.where(length > 0, 2 * agreement / length, torch.ones_like(length))
-        return along(share.clamp(0, 1), p) * p
+        return share.clamp(0, 1).to(p) * p
 
 
 def check_posed(denoiser: object, measurement: object) -> None:
@@ -258,8 +258,3 @@ def check_setting(
         end = "" if most == math.inf else f" and at most {most:g}"
         kind = "finite number" if finite else "number"
         raise ValueError(f"{name} = {value!r} must be a {kind} {least}{end}")
-
-
-def squares(v: Tensor, like: Tensor) -> Tensor:
-    """|v|^2 of each sample, (batch, 1, .., 1), to multiply what is shaped as `like`."""
-    return v.flatten(1).square().sum(1).reshape(-1, *[1] * (like.ndim - 1))

@@ -37,7 +37,7 @@ from torch import Tensor
 from ..gradient import Pull
 from ..inverse.measurement import Measurement
 from ..inverse.operator import LinearOperator
-from ..states import along
+from ..states import along, inner
 
 
 class Level(NamedTuple):
@@ -72,7 +72,7 @@ def projected(
     operator = _linear(measurement, "projected")
     e = measurement.residual(d)
     u = operator.solve(e, level.remaining, measurement.noise**2)
-    return -_dot(e, u) / 2, pull(operator.adjoint(u))
+    return -inner(e, u).flatten() / 2, pull(operator.adjoint(u))
 
 
 def matched(measurement: Measurement, d: Tensor, pull: Pull, level: Level) -> tuple[Tensor, Tensor]:
@@ -96,12 +96,12 @@ def matched(measurement: Measurement, d: Tensor, pull: Pull, level: Level) -> tu
     e = measurement.residual(d)
     u = solve(e)
     gradient = pull(operator.adjoint(u))
-    assumed = _dot(e, u)
+    assumed = inner(e, u).flatten()
     if level.alpha == 0:
         return -assumed / 2, gradient
     own = level.sigma**2 / level.alpha * operator.apply(gradient) + measurement.noise**2 * u
     r = own - e
-    beyond, q = _dot(r, u), _dot(r, solve(r))
+    beyond, q = inner(r, u).flatten(), inner(r, solve(r)).flatten()
     wider = beyond > 1e-6 * assumed  # by more than float32's rounding
     beyond = torch.where(wider, beyond, 1.0)
     explained = torch.where(wider, beyond**2 / (beyond + q), 0.0)
@@ -138,10 +138,6 @@ def tweedie(measurement: Measurement, d: Tensor, pull: Pull, level: Level) -> tu
 TWISTS: dict[str, Twist] = {
     twist.__name__: twist for twist in (isotropic, projected, matched, tweedie)
 }
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).flatten(1).sum(1)
 
 
 def _linear(measurement: Measurement, name: str) -> LinearOperator:
