@@ -104,17 +104,17 @@ def _measure(
     task = (denoiser, endpoint(SCALE), given.train, given.validation)
     begun = _begun(output, model, range_, nfe, again)
     began, cpu = time.monotonic(), time.process_time()
+    family = table(first_guesses(base, case.schedule)[0], case.schedule)
+    loss = lambda v: measure(family.plan(v), denoiser, task[1], given.validation).loss
+    losses = {name: loss(numbers) for name, numbers in begun.items()}
+    chosen = min(losses, key=lambda name: losses[name]) if losses else "first guesses"
 
     def fitted(**going: Any) -> tuple[Plan, Fit]:
         if not begun:
-            start = Base(base, case.schedule, base.times)
-            return restarts(start, *task, **going)
-        family = table(first_guesses(base, case.schedule)[0], case.schedule)
-        if going["state"] is None:
-            loss = lambda v: measure(family.plan(v), denoiser, task[1], given.validation).loss
-            family = replace(family, start=min(begun.values(), key=loss))
-        fit = least_squares(family, *task, max_iterations=_LONGEST, **going)
-        return family.plan(fit.numbers), fit
+            return restarts(Base(base, case.schedule, base.times), *task, **going)
+        best = replace(family, start=begun[chosen])
+        fit = least_squares(best, *task, max_iterations=_LONGEST, **going)
+        return best.plan(fit.numbers), fit
 
     file = kept / "fits" / f"{model}-{range_}-{nfe}{'-again' * again}.npz"
     plan, fit, before = _resumed(file, probe(denoiser, task[2].starts, case.t_start, 0.0), fitted)
@@ -134,7 +134,8 @@ def _measure(
         "numbers": len(fit.numbers),
         "iterations": fit.iterations,
         "stopped": fit.stopped,
-        "begun with": " or ".join(begun) or "first guesses",
+        "begun with": chosen,
+        "validation losses before": losses,
         "seconds": seconds,
         "processor seconds": before + time.process_time() - cpu,
     }
@@ -156,6 +157,7 @@ def _resumed(
 ) -> tuple[Plan, Fit, float]:
     """(plan, its fit, processor seconds before a break); a fit that was stopped goes on."""
     spent, cpu = file.with_suffix(".json"), time.process_time()
+    file.parent.mkdir(parents=True, exist_ok=True)
     before = float(json.loads(spent.read_text())) if spent.exists() else 0.0
     with Progress(0, True) as telling:
         keeper = Keeper(file, answers, file.stem, telling)
