@@ -37,6 +37,20 @@ def check_samples(count: int | None, x: Tensor) -> None:
         raise ValueError(f"the denoiser is bound to {count} samples and x has {len(x)}: {_CURE}")
 
 
+def check_bound(condition: Sequence[Any], x: Tensor) -> None:
+    """Raise ValueError unless a condition is for as many samples as x, and has values.
+
+    On the device "meta" it has none, and a look-up there is no error: it answers anything.
+    """
+    check_samples(samples_of(condition), x)
+    parts = [part for part in condition if isinstance(part, Tensor)]
+    if not x.is_meta and any(part.is_meta for part in parts):
+        raise ValueError(
+            "a condition is on the device meta, where tensors have a shape and no values: make it "
+            f'anew on {x.device}, as torch.zeros(..., device="{x.device}")'
+        )
+
+
 def check_devices(condition: Sequence[Any], x: Tensor, error: Exception) -> None:
     """ValueError from an error about devices, where a condition is on another than the state."""
     devices = {part.device for part in condition if isinstance(part, Tensor) and part.ndim}

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from .answers import comes_from, unseen, wrong_output
-from .conditions import check_devices, check_samples, samples_of, select_conditions
+from .conditions import check_bound, check_devices, samples_of, select_conditions
 from .names import look_up
 from .predictions import AFFINE, check_defined, label_of, outputs_of
 from .scalar import Scalar
@@ -265,7 +265,7 @@ class NetworkDenoiser(Denoiser):
 
     def _read(self, x: Tensor, t: Tensor) -> tuple[Tensor, Scalar, Scalar]:
         """All that the network answers, and a and b by which its mean is read."""
-        check_samples(self.samples, x)
+        check_bound(self._condition, x)
         t = double(t)
         c_in, a, b = (
             along(torch.as_tensor(c), x) for c in self._affine(self, t, *self.schedule(t))
@@ -309,7 +309,7 @@ class NetworkDenoiser(Denoiser):
         return self.given(*select_conditions(self._condition, who)) if self._condition else self
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
-        check_samples(self.samples, x)
+        check_bound(self._condition, x)
         first, last = self.schedule.t_min, self.schedule.t_max
         if not (first <= min(times) and max(times) <= last):
             wrong = next(u for u in times if not first <= u <= last)

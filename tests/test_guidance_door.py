@@ -74,9 +74,8 @@ def test_what_is_wrong_is_told_of_whose_it_is():
         free(torch.ones(5, 2).long(), 0.5)
     layer = torch.nn.Linear(3, 2)
     base = sd.NetworkDenoiser(lambda x, t, y: x + layer(y), VP)
-    elsewhere = base.given(torch.zeros(5, 3, device="meta"))
-    with pytest.raises(ValueError, match=r"a condition is on meta, and the states are on cpu"):
-        elsewhere(states(5), 0.5)
+    with pytest.raises(ValueError, match=r"a condition is on cpu, and the states are on meta"):
+        base.given(torch.zeros(5, 3))(states(5).to("meta"), 0.5)
     wrong = guidance.classifier(U, lambda x, t: (x * float("nan")).sum(1))
     with pytest.raises(FloatingPointError, match="the denoiser's output is not finite"):
         sd.run(sd.solvers.ddim(VP, GRID), wrong, states(5))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from networks_listed import CONTEXTS, asked, conditional, every_kind, perturbed, small
 
+import sde_diffusion as sd
 from sde_diffusion.networks import Condition, CrossAttention, SelfAttention, Told
 
 DROP = torch.tensor([True, False, True, False])
@@ -154,3 +155,16 @@ def test_drops_that_do_not_fit_are_refused():
             network(x, t, CONTEXTS["classes"], drop)
     with pytest.raises(ValueError, match="built without a condition"):
         small("mlp")(x, t, None, DROP)
+
+
+def test_a_condition_without_values_is_refused():
+    """A look-up of labels on the device "meta" is no error in torch: it answers anything."""
+    network, (x, t) = small("mlp", "classes"), asked("mlp")
+    denoiser, labels = sd.NetworkDenoiser(network, sd.VPLinear()), CONTEXTS["classes"]
+    bare = denoiser.given(labels.to("meta")), denoiser.given(labels, DROP.to("meta"))
+    for bound in bare:
+        for time in (t, 0.5):
+            with pytest.raises(ValueError, match=r"on the device meta, .* anew on cpu"):
+                bound(x, time)
+        with pytest.raises(ValueError, match="on the device meta"):
+            sd.sample(bound, x.shape, steps=2, seed=0)
