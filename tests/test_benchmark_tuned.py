@@ -4,9 +4,10 @@ import statistics
 
 import torch
 
+from benchmarks.quality.shares import figures as figures_of
+from benchmarks.quality.shares import share_of
 from benchmarks.tuned.__main__ import row, untuned
-from benchmarks.tuned.many import METRICS, rivals, share_of
-from benchmarks.tuned.many import figures as figures_of
+from benchmarks.tuned.many import METRICS, rivals
 
 
 def figures(rms, median):

@@ -1,6 +1,7 @@
 """The quality benchmark: its models, its screening, and what it found of the default."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 import sde_diffusion as sd
 from benchmarks.metrics import directions
 from benchmarks.quality import fresh, ours, stochastic
-from benchmarks.quality.grids import grids
+from benchmarks.quality.grids import flow, grids
 from benchmarks.quality.models import Case, load
 from benchmarks.quality.sweep import NFES, Kept, best, measure
 from sde_diffusion import times
@@ -46,7 +47,7 @@ def test_grids_go_from_the_top_to_zero(name, grid):
 
 
 def test_every_setting_asks_as_often_as_it_says(ring):
-    """Network calls, not steps: an analytic first step makes room for another."""
+    """Network calls, not steps: a first step without one makes room for another."""
     for setting in ours.settings()[::97]:
         asked = []
 
@@ -58,7 +59,20 @@ def test_every_setting_asks_as_often_as_it_says(ring):
         case = Counting(ring.model, ring.range, ring.problem, ring.start[:4], ring.end[:4])
         setting.run(case, 6)
         assert len(asked) == 6, setting.name
-        assert setting.analytic == (not math.isclose(asked[0], ring.rho_max))
+        assert (setting.start == "asked") == math.isclose(asked[0], ring.rho_max)
+
+
+def test_a_carried_start_is_exact_on_standard_normal_data():
+    """There the angular velocity is 0: the path is a rotation of x/hypot(alpha, sigma)."""
+    problem = sd.problems.Gaussian(torch.zeros(3, dtype=torch.float64), 1.0)
+    end = torch.randn(8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    case = Case("normal", "edm", problem, end, end)
+    case = replace(case, start=math.hypot(1.0, case.rho_max) * end)
+    for start in ours.STARTS:
+        found = ours.Setting("angular", (), "flow p=1", flow(1.0), start)
+        assert measure(case, found, 6) == pytest.approx([0.0, 0.0], abs=1e-12)
+    off = ours.Setting("dpm_solver_pp_2m", (), "flow p=1", flow(1.0), "carried")
+    assert measure(case, off, 6)[0] > 1e-3
 
 
 class Off:
@@ -102,22 +116,33 @@ def test_what_a_screening_names_is_measured_on_other_starts(ring, tmp_path):
     found = best(ring, [lucky, even, far], Kept(tmp_path / "s.json"), [5], say=lambda line: None)
     assert found[5]["median"]["setting"] == "lucky"
     named = {str(nfe): figures for nfe, figures in found.items()}
-    case = load(tmp_path, "ring", "vp", seed=3, points=64)
+    choice = load(tmp_path, "ring", "vp", seed=3, points=64)
     starts = {tuple(row) for row in ring.start.tolist()}
-    assert not starts & {tuple(row) for row in case.start.tolist()}
+    assert not starts & {tuple(row) for row in choice.start.tolist()}
+    other = load(tmp_path, "ring", "vp", seed=4, points=32)
+    distances = fresh.Distances(other, tmp_path / "fresh.npz")
     settings = {setting.name: setting for setting in (lucky, even, far)}
     kept = Kept(tmp_path / "fresh.json")
-    again = fresh.again(case, named, settings, kept)
-    assert again == fresh.again(case, named, settings, Kept(kept.path))
+    again = fresh.again(choice, distances, named, settings, kept)
+    read = fresh.Distances(other, distances.path)
+    assert again == fresh.again(choice, read, named, settings, Kept(kept.path))
+    assert [*read.kept] == ["test|even|5"]
     for metric in ("rms", "median"):
         assert again["5"][metric]["setting"] == "even"
         assert again["5"][metric][metric] == pytest.approx(0.1 / 5)
         assert again["5"][metric]["of"] == 3
     for figures in named["5"].values():
         del figures["next"]
-    alone = fresh.again(case, named, settings, Kept(tmp_path / "other.json"))
+    alone = fresh.again(choice, distances, named, settings, Kept(tmp_path / "other.json"))
     assert alone["5"]["rms"]["setting"] == "lucky"
     assert alone["5"]["rms"]["rms"] == pytest.approx(0.5 / 5)
+    found = {"ours": alone, "peer": again}
+    both = {("ours", "lucky"): lucky, ("peer", "even"): even}
+    told = fresh.shares(found, distances, both, "ours", ["peer"])["5"]
+    for metric in ("rms", "median"):
+        assert told[metric]["peer"] == "peer"
+        assert told[metric]["share"] == pytest.approx(5.0)
+        assert told[metric]["error"] == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("range_", ["vp", "edm", "flow"])

@@ -9,9 +9,11 @@ noise, the best of ours, the default and the best of each library. A run replace
 measured anew: figures of libraries that are not installed stay. The best of ours is that of all
 our settings ("screened") and of the default, which every run but --peers measures.
 
---fresh takes the settings that the file names, ours and those of the installed libraries, and the
-default to 2,048 starts (--points) of another seed ("fresh" in a cell): figures of nothing that was
-chosen on the points that it is measured on.
+--fresh takes the settings that the file names, ours and those of the installed libraries, to 2,048
+starts of another seed, which choose, and the chosen and the default to 4,096 (--points) of a third
+("fresh" in a cell): figures of nothing that was chosen on the points that it is measured on. With
+all libraries installed, each error of ours is told as a share of the best peer's, with its standard
+error.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from sde_diffusion.files import write_atomic
 from ..about import version, where_and_when
 from . import fresh, ours, peers
 from .models import MAIN, PROBLEMS, SCHEDULES, TITLES, load
-from .sweep import NFES, Kept, best
+from .sweep import METRICS, NFES, Kept, best, measure
 
 PEERS = ("diffusers", "k-diffusion", "azula")
 
@@ -43,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parts.add_argument("--fresh", action="store_true", help="measure the best on fresh starts")
     parser.add_argument("--model", nargs="+", choices=list(PROBLEMS), default=list(MAIN))
     parser.add_argument("--range", nargs="+", choices=list(SCHEDULES), default=["vp", "edm"])
-    parser.add_argument("--points", type=int, default=fresh.POINTS, help="of fresh starts")
+    parser.add_argument("--points", type=int, default=fresh.MEASURE[1], help="that measure, fresh")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/quality"))
     parser.add_argument("--kept", type=Path, default=Path("benchmarks/output/quality"))
     asked = parser.parse_args(arguments)
@@ -76,14 +78,19 @@ def _write(
     cell: dict[str, Any] = content["cells"].setdefault(name, {})
     for inner in ("settings", "fresh"):
         if inner in found:
-            found[inner] = cell.get(inner, {}) | found[inner]
+            found[inner] = _beside(cell.get(inner, {}), found[inner])
     cell |= found
-    for figures in (cell, cell.get("fresh", {})):
-        if "screened" in figures and "default" in figures:
-            figures["sde_diffusion"] = _better(figures["screened"], figures["default"])
+    if "screened" in cell and "default" in cell:
+        cell["sde_diffusion"] = _better(cell["screened"], cell["default"])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(content, indent=1).encode())
     return cell
+
+
+def _beside(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """What was found, and what was known of the same starts besides."""
+    same = all(known.get(key) == found.get(key) for key in ("seed", "points"))
+    return (known if same else {}) | found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -107,17 +114,26 @@ def _better(screened: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]
 
 def _fresh(path: Path, model: str, range_: str, points: int, folder: Path) -> dict[str, Any]:
     """The default, and what the file names of ours and of the installed libraries, once more."""
-    cell = _read(path)["cells"].get(f"{model} {range_}", {})
-    case = load(folder, model, range_, fresh.SEED, points)
+    name, own = f"{model} {range_}", ours.DEFAULT.peer
+    cell = _read(path)["cells"].get(name, {})
+    choice = load(folder, model, range_, *fresh.CHOICE)
     kept = Kept(folder / f"fresh-{model}-{range_}.json")
-    found: dict[str, Any] = {"seed": fresh.SEED, "points": points}
-    found["default"] = fresh.plain(case, ours.DEFAULT, NFES)
-    settings: list[Any] = [*ours.settings(), *peers.settings()]
-    for name in dict.fromkeys(setting.peer for setting in settings):
-        place = "screened" if name == ours.DEFAULT.peer else name
+    seed = fresh.MEASURE[0]
+    case = load(folder, model, range_, seed, points)
+    distances = fresh.Distances(case, folder / f"fresh-{model}-{range_}-{seed}-{points}.npz")
+    found: dict[str, Any] = {"seed": seed, "points": points}
+    found["default"] = fresh.plain(distances, ours.DEFAULT, NFES)
+    settings: list[Any] = [ours.DEFAULT, *ours.settings(), *peers.settings()]
+    for peer in dict.fromkeys(setting.peer for setting in settings):
+        place = "screened" if peer == own else peer
         if place in cell:
-            own = {setting.name: setting for setting in settings if setting.peer == name}
-            found[place] = fresh.again(case, cell[place], own, kept)
+            named = {setting.name: setting for setting in settings if setting.peer == peer}
+            found[place] = fresh.again(choice, distances, cell[place], named, kept)
+    if "screened" in found:
+        found[own] = _better(found["screened"], found["default"])
+    if all(place in found for place in (own, *PEERS)):
+        named = {(setting.peer, setting.name): setting for setting in settings}
+        found["shares"] = fresh.shares(found, distances, named, own, PEERS)
     return {"fresh": found}
 
 
@@ -125,7 +141,9 @@ def _measure(part: str, model: str, range_: str, folder: Path) -> dict[str, Any]
     case = load(folder, model, range_)
     found: dict[str, Any] = {"settings": {}}
     if part != "peers":
-        found["default"] = fresh.plain(case, ours.DEFAULT, NFES)
+        found["default"] = {
+            str(n): dict(zip(METRICS, measure(case, ours.DEFAULT, n), strict=True)) for n in NFES
+        }
     if part == "default":
         return found
     kept = Kept(folder / f"{part}-{model}-{range_}.json")
@@ -140,7 +158,7 @@ def _measure(part: str, model: str, range_: str, folder: Path) -> dict[str, Any]
 
 
 def table(title: str, cell: dict[str, Any]) -> str:
-    """RMS/median of each library's best, one row a library."""
+    """RMS/median of each library's best, one row a library, and ours as shares of the best."""
     rows = [f"{title:24s}" + "".join(f"{nfe:>17d}" for nfe in NFES)]
     for name in ("default", "sde_diffusion", *PEERS):
         if name in cell:
@@ -152,6 +170,10 @@ def table(title: str, cell: dict[str, Any]) -> str:
                 for a in at
             ]
             rows.append(f"  {name:22s}" + "".join(f"{f'{r:.2g}/{m:.2g}':>17s}" for r, m in pairs))
+    for metric in METRICS if "shares" in cell else ():
+        at = [cell["shares"][str(nfe)][metric] for nfe in NFES]
+        told = (f"{a['share']:.3f} +- {a['error']:.3f}" for a in at)
+        rows.append(f"  {f'share of {metric}':22s}" + "".join(f"{text:>17s}" for text in told))
     return "\n".join(rows)
 
 

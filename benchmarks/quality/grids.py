@@ -7,6 +7,7 @@ to that and one to 0:
     vp              u = t^{1/p}, t the time of Song's VP, beta 0.1 .. 40
     flow            u = phi^{1/p}, phi = rho/(1 + rho)
     angle           u = arctan(rho)^{1/p}        the time of cosine schedules
+    decay           u = log(1 - (1 - g) phi)     steps shrink towards noise, in phi to a share g
 """
 
 from __future__ import annotations
@@ -51,6 +52,17 @@ def angle(p: float, low: float = 0.0) -> Grid:
     return even(lambda rho: math.atan(rho) ** (1 / p), lambda u: math.tan(u**p), low)
 
 
+def decay(g: float, low: float = 0.0) -> Grid:
+    """Even in log(1 - (1 - g) phi)."""
+    to = lambda rho: math.log1p(-(1 - g) * rho / (1 + rho))
+
+    def back(u: float) -> float:
+        phi = -math.expm1(u) / (1 - g)
+        return phi / (1 - phi)
+
+    return even(to, back, low)
+
+
 def karras(p: float, low: float = 0.0) -> Grid:
     """Even in rho^{1/p}."""
     return even(lambda rho: rho ** (1 / p), lambda u: u**p, low)
@@ -64,6 +76,9 @@ def grids() -> Iterator[tuple[str, Grid]]:
         yield f"vp p={p:g}", vp(p)
     for p in (1.0, 1.25, 1.5, 2.0):
         yield f"angle p={p:g}", angle(p)
+    for g in (0.1, 0.3):
+        yield f"decay {g:g}", decay(g)
+    yield "vp p=1 from 0.01", vp(1.0, 0.01)
     for low in (0.01, 0.03):
         yield f"log from {low:g}", even(math.log, math.exp, low)
         yield f"karras p=7 from {low:g}", karras(7.0, low)

@@ -106,10 +106,14 @@ class Case:
         parts = [self.problem.denoised(p.reshape(shape), 1.0, rho) for p in y.split(_CHUNK)]
         return torch.cat(parts).reshape(y.shape)
 
+    def distances(self, y: Tensor) -> Tensor:
+        """|y - y*| / |y*|, (points,)."""
+        end = self.end[: len(y)]
+        return (y.double() - end).norm(dim=1) / end.norm(dim=1)
+
     def errors(self, y: Tensor) -> dict[str, float]:
         """RMS and median over the points of |y - y*| / |y*|; infinite where y is not finite."""
-        end = self.end[: len(y)]
-        relative = (y.double() - end).norm(dim=1) / end.norm(dim=1)
+        relative = self.distances(y)
         if not bool(torch.isfinite(relative).all()):
             return {"rms": float("inf"), "median": float("inf")}
         return {

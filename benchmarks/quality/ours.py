@@ -1,15 +1,23 @@
 """This library's samplers on the quality benchmark's models.
 
-A setting is a solver with options, a grid in rho and, perhaps, an analytic first step. Its plan is
-made on flow matching, whose sigma/alpha takes all values: all solvers but those that interpolate
-in t (here in the time of Song's VP) give the same map on every schedule with these values of rho.
+A setting is a solver with options, a grid in rho and a way to start. Its plan is made on flow
+matching, whose sigma/alpha takes all values: all solvers but those that interpolate in t (here in
+the time of Song's VP) give the same map on every schedule with these values of rho. The ways:
+
+    asked       the first call is at rho_max
+    analytic    the first output is that of standard normal data, at no call: a step more
+    carried     the path of standard normal data, x/hypot(alpha, sigma) unchanged, up to the grid's
+                second level, where the solver starts, again a step more: what x_T ~ N(0, I) is to
+                a variance-preserving model whose first time lies below T (spacing "leading")
+
 The default is run on the range's own schedule, as `sample` runs it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,17 +34,18 @@ from .grids import Grid, grids
 from .models import Case
 
 LINE, SONG = FlowMatching(), VPLinear()
+STARTS = {"asked": "", "analytic": ", analytic first step", "carried": ", carried start"}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A solver, its options, a grid and whether the first step is analytic."""
+    """A solver, its options, a grid and how it starts: "asked", "analytic" or "carried"."""
 
     solver: str
     options: tuple[tuple[str, Any], ...]
     grid: str
     rhos: Grid
-    analytic: bool
+    start: str = "asked"
     carrier: Schedule = LINE
     peer: str = "sde_diffusion"
 
@@ -44,13 +53,18 @@ class Setting:
     def name(self) -> str:
         """For people, and as a key."""
         options = " ".join(f"{k}={v}" for k, v in self.options)
-        start = ", analytic first step" if self.analytic else ""
-        return f"{self.solver} {options}, {self.grid}{start}"
+        return f"{self.solver} {options}, {self.grid}{STARTS[self.start]}"
 
     def run(self, case: Case, nfe: int, dtype: torch.dtype = torch.float64) -> Tensor | None:
         """The final y; None if the method takes more calls."""
         plan = _plan(self, case.rho_max, nfe)
-        return None if plan.nfe > nfe else follow(plan, self.carrier, case, dtype)
+        if plan.nfe > nfe:
+            return None
+        if self.start == "carried":
+            first = float(self.carrier.rho(plan.rows[0].t))
+            share = math.hypot(1.0, first) / math.hypot(1.0, case.rho_max)
+            case = replace(case, start=share * case.start)
+        return follow(plan, self.carrier, case, dtype)
 
 
 @dataclass(frozen=True)
@@ -103,10 +117,11 @@ def follow(
 @lru_cache(maxsize=100_000)
 def _plan(setting: Setting, rho_max: float, nfe: int) -> Plan:
     schedule = setting.carrier
-    rhos = setting.rhos(rho_max, nfe + setting.analytic)
+    rhos = setting.rhos(rho_max, nfe + (setting.start != "asked"))
+    rhos = rhos[1:] if setting.start == "carried" else rhos
     times = [time_of_rho(schedule, float(r)) if r else schedule.t_min for r in rhos]
     plan = SOLVERS[setting.solver](schedule, times, **dict(setting.options))
-    return analytic_first_step(plan, schedule) if setting.analytic else plan
+    return analytic_first_step(plan, schedule) if setting.start == "analytic" else plan
 
 
 def methods() -> list[tuple[str, dict[str, Any], Schedule]]:
@@ -129,11 +144,26 @@ def methods() -> list[tuple[str, dict[str, Any], Schedule]]:
     return found
 
 
+def shipped() -> list[tuple[str, dict[str, Any], Schedule]]:
+    """The multistep solvers in lambda on the data, with the rows that libraries ship."""
+    found: list[tuple[str, dict[str, Any], Schedule]] = []
+    for lower_last in (False, True):
+        last = {"lower_last": lower_last}
+        found.append(("dpm_solver_pp_2m", last, LINE))
+        found.append(("dpm_solver_pp_3m", {"difference": "diffusers", **last}, LINE))
+        for order in (2, 3):
+            found.append(("unipc", {"order": order, **last}, LINE))
+            adams = {"predictor": order, "corrector": order, "tau": 0.0, "variant": "bh1"}
+            found.append(("sa_solver", {**adams, **last}, LINE))
+    return found
+
+
 def settings() -> list[Any]:
     """All of ours but the default."""
     return [
-        Setting(solver, tuple(options.items()), grid, rhos, analytic, carrier)
-        for solver, options, carrier in methods()
+        Setting(solver, tuple(options.items()), grid, rhos, start, carrier)
+        for found, starts in ((methods(), STARTS), (shipped(), ("asked", "carried")))
+        for solver, options, carrier in found
         for grid, rhos in grids()
-        for analytic in (False, True)
+        for start in starts
     ]

@@ -2,12 +2,11 @@
 
 Every setting is first run on the first SCREEN points in float32, at NFE 4 and 10 (FULL); at the
 other NFE the better third there by RMS and the better third by median go on (never fewer than
-POOL of each). Of each group (a library) and
-each cell (model, range of noise, NFE) the KEEP best by RMS and the KEEP best by median are then
-run on all points in float64, and only those figures count; the settings that come next to the best
-are named beside it. At LONG, the largest NFE, the candidates
-are the best at the NFE before it. Screened figures are kept on disk by the setting's name, so that
-only new settings cost time.
+POOL of each, nor more than MOST). Of each group (a library) and each cell (model, range of noise,
+NFE) the KEEP best by RMS and the KEEP best by median are then run on all points in float64, and
+only those figures count; the NEXT settings after the best are named beside it. At LONG, the largest
+NFE, the candidates are the best at the NFE before it. Screened figures are kept on disk by the
+setting's name, so that only new settings cost time.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from .models import Case
 NFES = (4, 5, 6, 8, 10, 15, 20, 50)
 LONG = 50
 FULL = (4, 10)
-SCREEN, POOL, KEEP, KEEP_LONG, NEXT = 128, 40, 4, 6, 2
+SCREEN, POOL, MOST, KEEP, KEEP_LONG, NEXT = 128, 40, 300, 8, 6, 3
 METRICS = ("rms", "median")
 
 
@@ -90,7 +89,8 @@ def best(
     """NFE -> metric -> the best setting and both its figures, on all points."""
     found: dict[int, dict[str, dict[str, Any]]] = {}
     pools = {nfe: _screened(case, settings, nfe, kept) for nfe in FULL}
-    few, many = (_ahead(pools[nfe], max(POOL, len(settings) // 3)) for nfe in FULL)
+    third = min(max(POOL, len(settings) // 3), MOST)
+    few, many = (_ahead(pools[nfe], third) for nfe in FULL)
     ranked: list[list[Setting]] = []
     for nfe in nfes:
         before = time.monotonic()

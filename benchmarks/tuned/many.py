@@ -1,15 +1,9 @@
 r"""Tuned plans and the best that are not, on 4,096 starts that none of them was chosen on.
 
 The RMS of good plans is a count of the few samples that end in another mode, and on 512 starts it
-is known to a quarter. With e = |x - x*|/|x*| on n starts, R = sqrt(mean e^2), and both samplers run
-from the same starts, so that their share s = R/R_untuned is one of pairs, to first order
-
-    se(R) = sd(e^2) / (2 R sqrt n),
-    se(s) = sd(e^2 - s^2 e_untuned^2) / (2 s R_untuned^2 sqrt n).
-
-The median's error is half the distance of the quantiles 1/2 -+ 1/(2 sqrt n), and that of a share of
-medians takes the two for independent. The untuned: the settings of this library, the default too,
-that are best on the 512 starts at so many calls, on either range of noise; the least of these here.
+is known to a quarter; shares are told with the errors of `quality.shares`. The untuned: the
+settings of this library, the default too, that are best on the 512 starts at so many calls, on
+either range of noise; the least of these here.
 (By both figures the best of other libraries is behind them on the 512 starts.)
 """
 
@@ -30,6 +24,7 @@ from sde_diffusion.store import digest
 
 from ..quality import ours
 from ..quality.models import PROBLEMS, Case
+from ..quality.shares import figures, share_of
 from .data import many
 
 RANGES = ("edm", "vp")
@@ -96,38 +91,6 @@ def _settings() -> dict[str, Any]:
 def _off(case: Case, y: Tensor) -> Tensor:
     """|y - y*|/|y*|, (n,)."""
     return (y.double() - case.end).norm(dim=1) / case.end.norm(dim=1)
-
-
-def figures(off: Tensor) -> dict[str, Any]:
-    """RMS and median with their standard errors, and how many samples are off by more than 0.3."""
-    root = math.sqrt(len(off))
-    rms = float(off.square().mean().sqrt())
-    low, high = off.quantile(torch.tensor([0.5 - 0.5 / root, 0.5 + 0.5 / root]).to(off)).tolist()
-    return {
-        "rms": rms,
-        "median": float(off.quantile(0.5)),
-        "rms error": float(off.square().std()) / (2 * rms * root),
-        "median error": (high - low) / 2,
-        "elsewhere": int((off > 0.3).sum()),
-    }
-
-
-def rms_share(off: Tensor, other: Tensor) -> tuple[float, float]:
-    """s = R/R_other over the same starts, and its standard error."""
-    ours_, theirs = off.square(), other.square()
-    s = float((ours_.mean() / theirs.mean()).sqrt())
-    spread = float((ours_ - s**2 * theirs).std())
-    return s, spread / (2 * s * float(theirs.mean()) * math.sqrt(len(off)))
-
-
-def median_share(off: Tensor, other: Tensor) -> tuple[float, float]:
-    """The share of medians, and its standard error."""
-    a, b = figures(off), figures(other)
-    s = a["median"] / b["median"]
-    return s, s * math.hypot(*(f["median error"] / f["median"] for f in (a, b)))
-
-
-share_of = {"rms": rms_share, "median": median_share}
 
 
 def markdown(output: Path, titles: dict[str, str], bars: dict[str, dict[int, float]]) -> str:
