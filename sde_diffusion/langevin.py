@@ -20,7 +20,7 @@ from .counts import check_count, check_one
 from .denoise import Denoiser, check_denoiser
 from .names import look_up
 from .noise import Noise, noise_from, plain_draws
-from .run import check_conditions, check_device, check_finite, check_state
+from .run import check_state_for
 from .scalar import Scalar
 from .schedule import Schedule
 from .states import along
@@ -228,10 +228,7 @@ def _enter(
     denoiser: Denoiser, x: Tensor, times: Sequence[float] | Tensor
 ) -> tuple[Tensor, list[float]]:
     check_denoiser(denoiser)
-    check_state(x)
-    check_finite(x)
-    check_device(denoiser, x)
-    check_conditions(denoiser, x)
+    check_state_for(denoiser, x)
     grid = [float(t) for t in check_grid(denoiser.schedule, times)]
     return x.to(torch.promote_types(x.dtype, torch.float32), copy=True), grid
 

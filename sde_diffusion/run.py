@@ -335,6 +335,14 @@ def check_finite(x: Tensor) -> None:
         raise ValueError("the state to start from is not finite")
 
 
+def check_state_for(denoiser: object, x: Tensor) -> None:
+    """Raise unless x is a finite state that this denoiser can take."""
+    check_state(x)
+    check_finite(x)
+    check_device(denoiser, x)
+    check_conditions(denoiser, x)
+
+
 def _checked_replacement(replacement: Tensor | None, x: Tensor) -> Tensor:
     if replacement is None:
         return x

@@ -17,7 +17,7 @@ from torchdiffeq import odeint
 
 from ..denoise import Denoiser
 from ..names import unknown
-from ..run import check_conditions, check_device, check_finite, check_state
+from ..run import check_state_for
 from ..scalar import Scalar
 from ..sde import ProbabilityFlowODE
 from ..times import check_grid
@@ -121,10 +121,7 @@ def _integrate(
     solve: Callable[[Callable[[Tensor, Tensor], Tensor], Tensor, list[float]], Tensor],
 ) -> Solution:
     """To the end of the grid, or to t_clean and then by one denoising step to sigma = 0."""
-    check_state(x)
-    check_finite(x)
-    check_device(denoiser, x)
-    check_conditions(denoiser, x)
+    check_state_for(denoiser, x)
     schedule = denoiser.schedule
     grid = [float(t) for t in check_grid(schedule, times)]
     calls = 0

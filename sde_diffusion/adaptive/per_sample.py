@@ -28,7 +28,7 @@ from ..answers import wrong_output
 from ..counts import check_one
 from ..denoise import Denoiser, check_denoiser
 from ..extras import optional
-from ..run import check_conditions, check_device, check_finite, check_state
+from ..run import check_state_for
 from ..scalar import Scalar
 from ..schedule import Schedule
 from ..times import check_grid, check_steps
@@ -140,10 +140,7 @@ def enter(
     t_stop = t_end, or t_clean if sigma(t_end) = 0 (or t_start, if that is already below).
     """
     check_denoiser(denoiser)
-    check_state(x)
-    check_finite(x)
-    check_device(denoiser, x)
-    check_conditions(denoiser, x)
+    check_state_for(denoiser, x)
     for name, value in (("rtol", rtol), ("atol", atol)):
         check_one(name, value, "1e-3")
         if not 0 < value < math.inf:

@@ -25,6 +25,7 @@ from ..denoise import Denoiser
 from ..noise import seeds_of
 from ..noised import Noised, averages, checked_data
 from ..reverse import Bins
+from ..states import along
 from ..variances import Moments, measure_moments
 from .continuous import levels_between
 from .ends import check_bins, prior_kl, reconstruction
@@ -90,9 +91,8 @@ def best_end(
 
     def measure(asked: Noised) -> Tensor:
         d = asked.denoiser(asked.x, asked.t)
-        log_v = torch.from_numpy(np.log(error))[asked.k].to(asked.x)
-        column = log_v.reshape(-1, *[1] * (asked.x.ndim - 1))
-        return reconstruction(bins, asked.x_0, d, column)[:, None]
+        log_v = along(torch.from_numpy(np.log(error))[asked.k], asked.x)
+        return reconstruction(bins, asked.x_0, d, log_v)[:, None]
 
     found = averages(denoiser, x_0, times, measure, draws=1, seeds=seeds, **how)
     ends = [values[..., 0].mean(1) for _, values in found]

@@ -18,7 +18,7 @@ from ..adaptive.solution import Solution
 from ..counts import check_count
 from ..denoise import Denoiser
 from ..noise import Noise, noise_from, plain_draws
-from ..run import check_device, check_finite, check_state, run
+from ..run import check_state_for, run
 from ..solvers import SOLVERS
 from ..states import inner
 from ..times import check_grid, default
@@ -88,9 +88,7 @@ def daps(
         raise ValueError(
             "a measurement without noise: Langevin steps have no length; give its noise level"
         )
-    check_state(x)
-    check_finite(x)
-    check_device(denoiser, x)
+    check_state_for(denoiser, x)
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     schedule, grid = denoiser.schedule, [float(t) for t in check_grid(denoiser.schedule, times)]
     draw, calls = _draws(noise, x), 0

@@ -20,7 +20,7 @@ from ..denoise import Denoiser, check_denoiser
 from ..inversion import invert
 from ..langevin import LANGEVIN
 from ..names import look_up
-from ..run import check_conditions, check_device, check_finite, check_state, run
+from ..run import check_state_for, run
 from ..schedule import Schedule
 from ..solvers import SOLVERS
 from ..times import GRIDS, check_grid, check_steps
@@ -174,10 +174,7 @@ def check_start(denoiser: Denoiser, x: Tensor) -> None:
             f"x has dtype {x.dtype}; a density is one of real numbers: scale images as the network "
             "saw them, or call bits_per_dimension(denoiser, images, levels=256)"
         )
-    check_state(x)
-    check_finite(x)
-    check_device(denoiser, x)
-    check_conditions(denoiser, x)
+    check_state_for(denoiser, x)
     if x.ndim < 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; give (batch, *event), as x[:, None]")
 

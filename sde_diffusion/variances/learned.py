@@ -25,7 +25,7 @@ from ..adaptive.solution import Solution
 from ..denoise import NetworkDenoiser
 from ..noise import Noise, noise_from, plain_draws
 from ..reverse import interpolated, logarithms, reverse_step, reverse_steps
-from ..run import check_conditions, check_device, check_finite, check_state
+from ..run import check_state_for
 from ..times import check_grid
 
 
@@ -65,10 +65,7 @@ def learned_variance(
         )
     if not 0 <= eta <= 1:
         raise ValueError(f"eta = {eta} must lie in [0, 1]: 0 is DDIM, 1 is DDPM")
-    check_state(x)
-    check_finite(x)
-    check_device(denoiser, x)
-    check_conditions(denoiser, x)
+    check_state_for(denoiser, x)
     schedule = denoiser.schedule
     grid = [float(t) for t in check_grid(schedule, times)]
     clean = schedule.sigma(grid[-1]) == 0
