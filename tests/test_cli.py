@@ -50,7 +50,8 @@ def test_a_function_that_returns_a_denoiser(folder, capsys):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("my_model", "write module:attribute"),
+        ("my_model", "is no checkpoint"),
+        ("runs/last.safetensor", "for an object write module:attribute"),
         ("my_modl:denoiser", "no module 'my_modl'"),
         ("my_model:denoise", "did you mean 'denoiser'"),
         ("my_model:number", "is no Denoiser but int"),
@@ -66,6 +67,15 @@ def test_models_that_cannot_be_loaded(folder, capsys, model, message):
 def test_errors_of_the_arguments(folder, capsys):
     assert main([*COMPARE, "--model", "my_model:denoiser", "--t-end", "3"]) == 1
     assert "lies outside" in capsys.readouterr().err
+    for wrong, said in (
+        (["--n", "0"], "n = 0 must be an integer of at least 1"),
+        (["--device", "tpu"], "as --device cpu or cuda"),
+        (["--out", "my_model.py"], "is a file: give a folder"),
+        (["--solvers", ""], "no solver to compare"),
+        (["--solvers", "gotta_go_fast"], "no plan, and only plans are certified, compared"),
+    ):
+        assert main([*COMPARE, "--model", "my_model:denoiser", *wrong]) == 1
+        assert said in capsys.readouterr().err
     for wrong in (["--nfe", "five"], ["--nfe", "0"], ["--shape", "2.5"]):
         with pytest.raises(SystemExit):
             main([*COMPARE, "--model", "my_model:denoiser", *wrong])
@@ -116,6 +126,7 @@ def _untimed(text, like):
         (["ddmi"], "unknown solver 'ddmi'"),
         (["dpmpp_2m"], "did you mean 'k-diffusion dpmpp_2m Karras'"),
         (["per_sample_ode"], "it is no plan"),
+        (["--table", "nowhere/table.md"], "there is no folder nowhere"),
         (["ddim", "--option", "ets=1"], "did you mean 'eta'"),
         (["--option", "eta=1"], "belongs to one solver"),
         (["my_model:number"], "is no function to a Plan but int"),

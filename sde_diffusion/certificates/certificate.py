@@ -18,11 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adaptive import ADAPTIVE
-from ..langevin import LANGEVIN
-from ..names import look_up
 from ..noise import Course, Draw, IndependentNoise
 from ..plan import Plan
+from ..plan_names import plan_named
 from ..presets import PRESETS
 from ..run import run
 from ..schedule import Schedule
@@ -239,10 +237,7 @@ def named(name: str) -> Callable[..., Plan]:
     Raises:
         ValueError: an unknown name (with the nearest right one), or a sampler that is no plan.
     """
-    if name in ADAPTIVE or name in LANGEVIN:
-        raise ValueError(f"{name} looks at the sample, so it is no plan; certificates are of plans")
-    known: dict[str, Callable[..., Plan]] = {**SOLVERS, **PRESETS}
-    return look_up("solver", name, known)
+    return plan_named(name, {**SOLVERS, **PRESETS})
 
 
 def certify_all(

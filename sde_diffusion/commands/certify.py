@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
     if options.solver is None:
         if options.option:
             raise ValueError("--option belongs to one solver: name it (certify ddim --option ...)")
+        if options.table and not options.table.parent.is_dir():
+            raise ValueError(f"--table {options.table}: there is no folder {options.table.parent}")
         return _run_all(options.table)
     if options.table:
         raise ValueError("--table is of all solvers: leave out the name")

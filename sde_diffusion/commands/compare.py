@@ -8,7 +8,7 @@ from pathlib import Path
 from ..comparison import compare
 from ..comparison.compare import NFES
 from ..comparison.report import SHOWN, in_words_after, ranked, ranking, winners
-from .arguments import add_model, names, numbers
+from .arguments import add_model, check_device, names, numbers
 from .load import load_denoiser
 from .show import show
 
@@ -76,6 +76,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare, print the ranking, and say where the files are."""
+    check_device(options.device)
     denoiser = load_denoiser(options.model)
     found = compare(
         denoiser,

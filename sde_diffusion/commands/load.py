@@ -52,6 +52,11 @@ def load_denoiser(path: str) -> Denoiser:
     """
     if path.endswith(".safetensors") or (":" not in path and Path(path).is_dir()):
         return training.load_denoiser(path)
+    if ":" not in path:
+        raise ValueError(
+            f"{path!r} is no checkpoint (the folder of a training run, or a file "
+            "step-*.safetensors in it); for an object write module:attribute, as my_model:denoiser"
+        )
     found = load(path)
     if _takes_nothing(found):
         found = found()

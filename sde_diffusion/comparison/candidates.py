@@ -84,6 +84,8 @@ def entries_of(solvers: Sequence[Solver] | None, stochastic: bool, notes: list[s
             found.append(Entry(getattr(solver, "__name__", repr(solver)), (), solver))
         else:
             raise TypeError(f"solver {solver!r}: give a name, or a function to a Plan")
+    if not found:
+        raise ValueError("no solver to compare: give at least one, as solvers=('ddim',)")
     left_out = [] if stochastic else [entry.short for entry in found if entry.stochastic]
     _note_left_out(left_out, notes)
     kept = list(dict.fromkeys(entry for entry in found if entry.short not in left_out))

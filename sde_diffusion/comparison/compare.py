@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..counts import check_count
 from ..denoise import Denoiser
 from ..files import write_atomic
 from ..noise import noise_from
@@ -129,8 +130,8 @@ def compare(
     Raises:
         TypeError: `denoiser` is none, or an argument of a wrong kind.
         ValueError: unknown solvers, options or grids (with the nearest right name), a grid without
-            t_end, NFEs or sizes out of range, a plan for another schedule, of other ends or of
-            another NFE than all else.
+            t_end, NFEs or sizes out of range, `out` that is a file, a plan for another schedule,
+            of other ends or of another NFE than all else.
         FloatingPointError: if the reference cannot be solved.
         KeyboardInterrupt: passed on, after the finished cells were saved.
     """
@@ -141,6 +142,10 @@ def compare(
         )
     schedule = denoiser.schedule
     allowed = _checked_nfe(nfe)
+    check_count("n", n)
+    folder = None if out is None else Path(out)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"out = {str(out)!r} is a file: give a folder, or a new name")
     notes: list[str] = []
     finished = plans_of(plans, stochastic, notes)
     t_end = the_end(finished, schedule) if t_end is None else float(t_end)
@@ -157,8 +162,6 @@ def compare(
     start = starting_state(
         denoiser, (n, *shape), schedule.t_max, noise_from(seed), None, torch.float64, device
     )
-
-    folder = None if out is None else Path(out)
     store = None if folder is None else Store(folder / "cells.json")
     probe = _probe(denoiser, start, t_end)
     context = digest([probe, repr(schedule), t_end, reference_tolerance, torch.__version__])

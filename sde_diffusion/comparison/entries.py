@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from ..names import look_up, unknown
+from ..names import unknown
 from ..plan import Plan
+from ..plan_names import plan_named
 from ..schedule import Schedule
 from ..schedules import VPLinear
 from ..solvers import CLAIMS, SOLVERS
@@ -56,7 +57,7 @@ class Entry:
     @property
     def function(self) -> Callable[..., Plan]:
         """(schedule, times, **options) -> Plan."""
-        return self.method or look_up("solver", self.solver, SOLVERS)
+        return self.method or plan_named(self.solver, SOLVERS)
 
     def plan(self, schedule: Schedule, times: Times) -> Plan:
         """Its table."""
@@ -117,7 +118,7 @@ def variants(names: Iterable[str] | None = None) -> list[Entry]:
     """
     chosen = list(SOLVERS) if names is None else list(names)
     for name in chosen:
-        look_up("solver", name, SOLVERS)
+        plan_named(name, SOLVERS)
     return [
         Entry(name, tuple({**_defaults(SOLVERS[name]), **claim.options}.items()))
         for name in SOLVERS
@@ -135,7 +136,7 @@ def written(text: str) -> list[Entry]:
     name, *words = text.split() or [""]
     if not words:
         return variants([name])
-    method = look_up("solver", name, SOLVERS)
+    method = plan_named(name, SOLVERS)
     return [Entry(name, tuple({**_defaults(method), **options_of(name, method, words)}.items()))]
 
 
