@@ -103,6 +103,21 @@ def test_the_fit_sees_the_plan_that_the_library_runs():
     assert after < 0.9 * before
 
 
+def test_a_table_grows_by_a_call_whose_output_repeats_its_neighbours():
+    """Halves of one weight: while the new output equals the one before it, nothing changes."""
+    table = few_steps.adams(4)
+    for at in (1, 2, 3):
+        more = few_steps.grown(table, at)
+        merged = torch.cat(
+            [more.b[:, :at], more.b[:, [at, at + 1]].sum(1, True), more.b[:, at + 2 :]], 1
+        )
+        torch.testing.assert_close(torch.cat([merged[: at + 1], merged[at + 2 :]]), table.b)
+        kept = torch.cat([more.fractions[: at + 1], more.fractions[at + 2 :]])
+        torch.testing.assert_close(kept, table.fractions)
+        ends = torch.cat([more.fractions, torch.zeros(1)])
+        assert bool((ends.diff() < 0).all())
+
+
 def test_bad_steps_and_ends_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         sd.default_plan(FLOW, 0)
