@@ -21,7 +21,7 @@ from .fit import Fit
 from .gradient import gradient
 from .knot_search import bounded, gits, oss
 from .knots import knots
-from .laws import sliced
+from .laws import frechet, sliced
 from .least_squares import least_squares
 from .loss import SCALE, Loss, endpoint, trajectory
 from .residual import residual
@@ -89,6 +89,7 @@ LOSSES: dict[str, Callable[..., Loss]] = {
     "endpoint": lambda schedule, scale=SCALE: endpoint(scale),
     "trajectory": trajectory,
     "sliced": lambda schedule, scale=math.inf: sliced(scale),
+    "frechet": lambda schedule, scale=math.inf: frechet(scale),
 }
 """(schedule, [scale]) -> the loss."""
 
