@@ -53,7 +53,7 @@ def test_its_gradient_is_that_of_the_distance():
 
 def test_features_stand_in_the_place_of_samples():
     x, y = sets()
-    f = lambda x: x[:, :2].sin()  # noqa: E731
+    f = lambda x: x[:, :2].sin()
     assert loss(x, y, features=f) == pytest.approx(by_definition(f(x), f(y)))
 
 

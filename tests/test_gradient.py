@@ -8,7 +8,7 @@ import torch
 
 import sde_diffusion as sd
 from sde_diffusion.tuning.family import Family
-from sde_diffusion.tuning.gradient import _Checkpointed, _Task, gradient
+from sde_diffusion.tuning.gradient import Task, gradient
 from sde_diffusion.tuning.kept import keep, kept
 from sde_diffusion.tuning.knots import knots
 from sde_diffusion.tuning.loss import Loss, endpoint
@@ -35,7 +35,7 @@ def gaussian():
 
 
 def task(family, denoiser, train, validation, chunk=100, loss=None):
-    return _Task(family, _Checkpointed(denoiser), loss or endpoint(), train, validation, chunk, 0)
+    return Task.of(family, denoiser, loss or endpoint(), train, validation, chunk, 0)
 
 
 STILL = torch.zeros(0)

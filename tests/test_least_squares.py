@@ -17,6 +17,7 @@ from sde_diffusion.tuning.loss import Loss, endpoint, features, relative_ends, t
 from sde_diffusion.tuning.measure import measure
 from sde_diffusion.tuning.objective import Objective
 from sde_diffusion.tuning.pairs import Pairs
+from sde_diffusion.tuning.quasi_newton import quasi_newton
 from sde_diffusion.tuning.table import table
 
 SCHEDULE = sd.VPLinear()
@@ -264,7 +265,7 @@ def test_every_family_is_fitted_to_paths(free, schedule):
 
 
 MODES = pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-FITS = pytest.mark.parametrize("fitted", [least_squares, gradient])
+FITS = pytest.mark.parametrize("fitted", [least_squares, gradient, quasi_newton])
 
 
 @MODES

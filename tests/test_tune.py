@@ -138,7 +138,7 @@ def test_a_churned_plan_is_said_to_start_where_its_state_is():
 
 
 @pytest.mark.filterwarnings("ignore:the fit ended")
-@pytest.mark.parametrize("method", ["gradient", "least_squares"])
+@pytest.mark.parametrize("method", ["gradient", "least_squares", "quasi_newton"])
 def test_the_seed_reaches_the_fit(method):
     pairs = teach(IDEAL, 12, shape=(2,), t_end=END)
     task = {**TASK, "nfe": 3, "free": "stochasticity", "loss": "sliced", "method": method}

@@ -24,6 +24,7 @@ from .knots import knots
 from .laws import frechet, sliced
 from .least_squares import least_squares
 from .loss import SCALE, Loss, endpoint, trajectory
+from .quasi_newton import quasi_newton
 from .residual import residual
 from .restarts import free_numbers, restarts
 from .scalars import scalars
@@ -83,7 +84,11 @@ COUNTS: dict[str, Callable[[Base, Mapping[str, Any]], int]] = {
 }
 """(base, options) -> how many numbers a strategy frees; it refuses what the strategy would."""
 
-METHODS: dict[str, Fitter] = {"gradient": gradient, "least_squares": least_squares}
+METHODS: dict[str, Fitter] = {
+    "gradient": gradient,
+    "least_squares": least_squares,
+    "quasi_newton": quasi_newton,
+}
 
 LOSSES: dict[str, Callable[..., Loss]] = {
     "endpoint": lambda schedule, scale=SCALE: endpoint(scale),

@@ -98,14 +98,12 @@ def gradient(
             its input.
     """
     began = time.monotonic()
-    _check(family, loss, train, validation, state)
+    check_task(family, loss, train, validation, state)
     chunk = batch if chunk is None else chunk
     counts = {"max_iterations": max_iterations, "batch": batch, "chunk": chunk, "every": every}
     _check_rates(counts, learning_rate, radius)
     reach = radius * _noise_length(denoiser, train) if radius else 0.0
-    task = _Task(
-        family, _Checkpointed(denoiser), loss, plain(train), plain(validation), chunk, seed
-    )
+    task = Task.of(family, denoiser, loss, train, validation, chunk, seed)
     descent = _Descent(task, max_iterations, learning_rate, batch, every, reach)
     with differentiable():
         now = descent.begin() if state is None else _State(**state)
@@ -159,7 +157,7 @@ class _Checkpointed:
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """The loss as a function of the numbers."""
 
     family: Family
@@ -169,6 +167,21 @@ class _Task:
     validation: Pairs
     chunk: int
     seed: int
+
+    @classmethod
+    def of(
+        cls,
+        family: Family,
+        denoiser: Network,
+        loss: Loss,
+        train: Pairs,
+        validation: Pairs,
+        chunk: int,
+        seed: int,
+    ) -> Task:
+        """In the memory of one call of the denoiser."""
+        pairs = plain(train), plain(validation)
+        return cls(family, _Checkpointed(denoiser), loss, *pairs, chunk, seed)
 
     def value(self, numbers: Tensor, pairs: Pairs) -> float:
         """The loss on all pairs; NaN where there is no such plan, or it is not finite."""
@@ -220,7 +233,7 @@ class _Task:
 class _Descent:
     """How the numbers move."""
 
-    task: _Task
+    task: Task
     max_iterations: int
     learning_rate: float
     batch: int
@@ -320,13 +333,14 @@ def _noise_length(denoiser: object, pairs: Pairs) -> float:
     return float(schedule.sigma(pairs.t_start)) * pairs.starts[0].numel() ** 0.5
 
 
-def _check(
+def check_task(
     family: Family,
     loss: Loss,
     train: Pairs,
     validation: Pairs,
     state: Mapping[str, Any] | None,
 ) -> None:
+    """Raise ValueError for a state of another family, no pairs, or ends that a loss cannot take."""
     check_state(family, state)
     for name, pairs in (("train", train), ("validation", validation)):
         if not len(pairs):
