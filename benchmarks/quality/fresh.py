@@ -64,7 +64,7 @@ def again(
     """NFE -> metric -> the figures of that one of the settings named which is best on a case.
 
     Args:
-        case: the starts that choose.
+        case: the starts that choose, in float32.
         distances: of those that measure.
         named: NFE -> metric -> "setting" and, perhaps, the names that come "next".
         settings: the settings by name.
@@ -74,7 +74,8 @@ def again(
     for nfe, by_metric in named.items():
         names = {n for of in by_metric.values() for n in (of["setting"], *of.get("next", ()))}
         choice = {
-            n: kept.figures(case, settings[n], int(nfe), len(case.start)) for n in sorted(names)
+            n: kept.figures(case, settings[n], int(nfe), len(case.start), quick=True)
+            for n in sorted(names)
         }
         found[nfe] = {}
         for i, metric in enumerate(METRICS):

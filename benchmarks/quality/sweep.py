@@ -50,12 +50,16 @@ class Kept:
         self.path, self.every, self.saved = path, every, time.monotonic()
         self.cells: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
 
-    def figures(self, case: Case, setting: Setting, nfe: int, points: int) -> list[float]:
-        """[rms, median] of a setting, from disk if they are there."""
+    def figures(
+        self, case: Case, setting: Setting, nfe: int, points: int, quick: bool = False
+    ) -> list[float]:
+        """[rms, median] of a setting, from disk if they are there; float32 on few points."""
         run = (case.model, case.range, f"seed {case.seed}", setting.peer, setting.name)
         key = "|".join((*run, f"{nfe}", f"{points}"))
         if key not in self.cells:
-            self.cells[key] = measure(case.small(points), setting, nfe, points < len(case.start))
+            self.cells[key] = measure(
+                case.small(points), setting, nfe, quick or points < len(case.start)
+            )
             if time.monotonic() - self.saved > self.every:
                 self.save()
         return self.cells[key]
