@@ -19,9 +19,9 @@ kept. What is printed is measured on fresh problems, of another seed, and by tha
 were chosen: a lower F lets the problems count more whose errors are small already; without W the
 RMS is left to itself. The tables are from
 
-    python -m benchmarks.few_steps --calls 4 6 7 8 --problems 128 --floor 0.3333
+    python -m benchmarks.few_steps --calls 4 6 7 --problems 128 --floor 0.3333
     python -m benchmarks.few_steps --calls 5
-    python -m benchmarks.few_steps --calls 9 10 11 --problems 192 --dimensions 32 --floor 0.1 \
+    python -m benchmarks.few_steps --calls 8 9 10 11 --problems 192 --dimensions 32 --floor 0.1 \
         --tail 2 --iterations 9
 
 the last begun from tables made like the first, but for F = 0.1: a fit ends where its start leads.
