@@ -1,6 +1,7 @@
 """The benchmark of tuned plans on the trained network: rulers, rivals, a small run."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import matplotlib.image
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.data import digits
 from benchmarks.metrics import directions, sliced_wasserstein
 from benchmarks.model import SCHEDULE
 from benchmarks.tuned import samples, samples_figure
+from benchmarks.tuned.jackknife import error_over_digits
 from benchmarks.tuned.rulers import DIRECTIONS, RULERS, Rulers
 from benchmarks.tuned.study import ERRORS, QUICK, Study
 from benchmarks.tuned.training_free import settings
@@ -80,6 +82,23 @@ def test_claims_are_differences_by_seed(found):
     b = found["training-free"]["6"]["law sliced"]["values"]
     expected = sum(x - y for x, y in zip(a, b, strict=True)) / len(a)
     assert made["law sliced"]["paths"]["difference"] == pytest.approx(expected)
+
+
+def test_the_error_that_the_held_out_digits_leave():
+    """Of two plans whose samples differ by a shift s: that of -2 s . mean, 2 std(s . x)/sqrt(n).
+
+    Its groups, 120, leave it uncertain by 6 %.
+    """
+    held_out = digits()[1].flatten(1).double()
+    own, rival = torch.zeros(64).double(), torch.linspace(-1, 1, 64).double()
+    some = SimpleNamespace(
+        sizes=SimpleNamespace(seeds=(1, 2)),
+        rulers=SimpleNamespace(features=lambda x: x.flatten(1).double()),
+        samples=lambda shift, seed: held_out + shift,
+    )
+    expected = float(2 * (held_out @ (own - rival)).std() / len(held_out) ** 0.5)
+    assert error_over_digits(some, own, rival) == pytest.approx(expected, rel=0.2)
+    assert error_over_digits(some, own, own) == 0
 
 
 def test_the_report_and_the_picture_have_every_cell(study, found, tmp_path):

@@ -39,7 +39,7 @@ class Sizes:
         train, validation: starts of a fit to paths.
         iterations: of it, at most.
         train_sets, validation_sets: starts of a fit to digits, as many times their number.
-        steps: of it.
+        steps: of it, at most.
         settings: every so many of the training-free settings are tried.
     """
 
@@ -51,9 +51,9 @@ class Sizes:
     train: int = 1024
     validation: int = 512
     iterations: int = 30
-    train_sets: int = 12
-    validation_sets: int = 4
-    steps: int = 80
+    train_sets: int = 4
+    validation_sets: int = 2
+    steps: int = 40
     settings: int = 1
 
 
@@ -112,12 +112,17 @@ class Study:
         cell = self.store.get(key)
         if cell is None:
             pairs = self.pairs(seed, count)
-            x = pairs.ends
-            if plan is not None:
-                x = run(plan, self.denoiser, pairs.starts, noise=seed if plan.stochastic else None)
+            x = pairs.ends if plan is None else self._run(plan, pairs.starts, seed)
             cell = {**self.rulers(x), **errors(x, pairs.ends)}
             self.store.put(key, cell)
         return cell
+
+    def samples(self, plan: Plan, seed: int) -> Tensor:
+        """A set of a plan's samples, as large as those that are measured in full."""
+        return self._run(plan, self.starts(seed, self.sizes.samples), seed)
+
+    def _run(self, plan: Plan, starts: Tensor, seed: int) -> Tensor:
+        return run(plan, self.denoiser, starts, noise=seed if plan.stochastic else None)
 
     def in_full(self, plan: Plan | None) -> dict[str, list[float]]:
         """Figure -> its values, one a seed."""
