@@ -3,7 +3,7 @@
     "paths"    the whole table, so that each start ends where the network's own ODE takes it: least
                squares on |x - x*| / |x*|, from `angular` with an analytic first step
     "digits"   the same table, further, so that its samples lie like the digits of the training:
-               sliced Wasserstein-2 of pixels and features side by side, by quasi-Newton steps
+               sliced Wasserstein-2 of pixels and features side by side, by gradient
 
 The held-out digits, and the starts that anything is measured on, are in neither. The features are
 the hidden layer of a classifier of those digits, another one than that of `rulers`.
@@ -76,9 +76,11 @@ def _to_digits(study: Study, nfe: int) -> Plan:
         reference=Pairs(starts, ends, SCHEDULE.t_max, SCHEDULE.t_min),
         validation=sizes.validation_sets * len(images),
         loss=sliced(directions=DIRECTIONS, features=pixels_and_features()),
-        method="quasi_newton",
-        chunk=sizes.train_sets * len(images),
+        method="gradient",
+        chunk=sizes.validation_sets * len(images),
+        batch=len(images),
         max_iterations=sizes.steps,
+        learning_rate=0.02,
     )
 
 

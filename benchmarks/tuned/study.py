@@ -39,7 +39,7 @@ class Sizes:
         train, validation: starts of a fit to paths.
         iterations: of it, at most.
         train_sets, validation_sets: starts of a fit to digits, as many times their number.
-        steps: of it, at most.
+        steps: of it.
         settings: every so many of the training-free settings are tried.
     """
 
@@ -51,9 +51,9 @@ class Sizes:
     train: int = 1024
     validation: int = 512
     iterations: int = 30
-    train_sets: int = 4
-    validation_sets: int = 2
-    steps: int = 40
+    train_sets: int = 12
+    validation_sets: int = 4
+    steps: int = 80
     settings: int = 1
 
 
