@@ -5,6 +5,7 @@ from .pairs import Pairs
 from .report import report
 from .teacher import teach
 from .tune import tune
+from .undecided import choose_starts
 
 __all__ = [
     "FAMILIES",
@@ -12,6 +13,7 @@ __all__ = [
     "METHODS",
     "STRATEGIES",
     "Pairs",
+    "choose_starts",
     "report",
     "teach",
     "tune",

@@ -189,10 +189,10 @@ class Task:
         try:
             plan = _plan(self.family.plan, numbers)
             for samples in torch.arange(len(pairs)).split(self.chunk):
-                part = _take(pairs, samples)
+                part = pairs.take(samples)
                 noise = _seeds(plan, self.seed, samples)
                 path = record(plan, self.denoiser, part.starts, noise=noise)
-                total += float(self._sum(path.states, path.times, part))
+                total += float(self.loss.values(path.states, path.times, part).sum())
         except FloatingPointError:
             return math.nan
         return total / len(pairs)
@@ -204,9 +204,10 @@ class Task:
         total, slope, pulls = 0.0, torch.zeros_like(numbers), [moves[:0]]
         for samples in chosen.split(self.chunk):
             u = numbers.detach().clone().requires_grad_()
-            part = _take(self.train, samples)
+            part = self.train.take(samples)
             x = (part.starts + moves[samples]).requires_grad_() if len(moves) else part.starts
-            value = self._sum(*self._path(_plan(self.family.build, u), x, draw, samples), part)
+            path = self._path(_plan(self.family.build, u), x, draw, samples)
+            value = self.loss.values(*path, part).sum()
             slopes = torch.autograd.grad(value, [u, x] if len(moves) else [u])
             total, slope = total + float(value.detach()), slope + slopes[0]
             pulls += slopes[1:]
@@ -223,10 +224,6 @@ class Task:
         run(plan, self.denoiser, x, noise=noise, callback=keep, grad=True)
         times = [torch.as_tensor(row.t, dtype=torch.float64) for row in plan.rows if row.on_grid]
         return torch.stack(states), torch.stack(times)
-
-    def _sum(self, states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
-        squares = self.loss.residual(states, times, pairs).double().square().sum(1)
-        return self.loss.penalty(squares).sum()
 
 
 @dataclass(frozen=True)
@@ -312,12 +309,6 @@ def _direction(now: _State) -> Tensor:
 def _lengths(x: Tensor) -> Tensor:
     """|x| of every sample, (n, 1, .., 1)."""
     return flat(x).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
-
-
-def _take(pairs: Pairs, chosen: Tensor) -> Pairs:
-    """The chosen samples."""
-    states = None if pairs.states is None else pairs.states[:, chosen]
-    return replace(pairs, starts=pairs.starts[chosen], ends=pairs.ends[chosen], states=states)
 
 
 def _seeds(plan: Plan, seed: int, samples: Tensor) -> list[int] | None:

@@ -1,6 +1,8 @@
 r"""How far a plan's samples are from the teacher's: a robust sum over samples.
 
-    L = mean over samples of rho(|r|^2),     r = residual(states of the sample, its pair)
+    L = mean over samples of w rho(|r|^2),     r = residual(states of the sample, its pair),
+
+w the weights of the pairs, where they have such: 1 as a rule.
 
 rho(s) = s is the mean square. Between modes paths part: a sample that ends in another mode has a
 residual of order 1 that no small change of the numbers mends, and a mean square is a count of
@@ -57,6 +59,11 @@ class Loss:
             )
         if not 0 <= self.tail < 1:
             raise ValueError(f"tail = {self.tail}: how fast rho grows, from 0 to below 1")
+
+    def values(self, states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
+        """w rho(|r|^2) of each sample, w its weight; float64, (batch,)."""
+        squares = self.residual(states, times, pairs).double().square().sum(1)
+        return pairs.weighed(self.penalty(squares))
 
     def penalty(self, squares: Tensor) -> Tensor:
         """rho(s), (batch,)."""

@@ -1,6 +1,8 @@
 r"""How good a plan is on pairs: its loss, and the relative error of its ends.
 
-    error of one sample = |x - x*| / |x*|,    as RMS and as median over the samples.
+    error of one sample = |x - x*| / |x*|,    as RMS and as median over the samples,
+
+each of which counts by its weight, if it has one.
 
 An RMS above a few per cent mostly counts samples that end in another mode of the data; the median
 does not see them.
@@ -13,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..comparison.reference import relative
 from ..denoise import Denoiser
@@ -48,10 +51,20 @@ def measure(
             path = record(plan, denoiser, part.starts, noise=noise + first)
         except FloatingPointError:
             return Errors()
-        residual = loss.residual(path.states, path.times.to(path.states.device), part)
-        losses.append(loss.penalty(residual.double().square().sum(1)).cpu())
+        times = path.times.to(path.states.device)
+        losses.append(loss.values(path.states, times, part).cpu())
         errors.append(relative(flat(path.states[-1].double()), flat(part.ends.double())).cpu())
     off = torch.cat(errors)
-    found = (torch.cat(losses).mean(), off.square().mean().sqrt(), off.median())
+    rms = pairs.weighed(off.square()).mean().sqrt()
+    found = (torch.cat(losses).mean(), rms, _median(off, pairs.weights))
     values = [float(v) for v in found]
     return Errors(*values) if all(map(math.isfinite, values)) else Errors()
+
+
+def _median(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The least value that half the weight does not exceed."""
+    if weights is None:
+        return values.median()
+    order = values.argsort()
+    below = weights[order].cumsum(0)
+    return values[order][torch.searchsorted(below, below[-1] / 2)]

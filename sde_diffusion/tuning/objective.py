@@ -1,8 +1,8 @@
 r"""A family's loss on a set of pairs, and what least squares needs of it.
 
-With r_n the residual of sample n, J_n = dr_n/dtheta and w_n = rho'(|r_n|^2),
+With r_n the residual of sample n, v_n its weight, J_n = dr_n/dtheta and w_n = v_n rho'(|r_n|^2),
 
-    L = mean_n rho(|r_n|^2),     g = mean_n w_n J_n^T r_n,     H = mean_n w_n J_n^T J_n,
+    L = mean_n v_n rho(|r_n|^2),     g = mean_n w_n J_n^T r_n,     H = mean_n w_n J_n^T J_n,
 
 half the gradient of L and half its Gauss-Newton Hessian. The gradient is exact. So is H where a
 residual has few components (one pull for each); elsewhere it is estimated by random signs s_n,
@@ -70,8 +70,7 @@ class Objective:
         total = 0.0
         for part, draws in self._chunks():
             path = follow(plan, self.denoiser, part.starts, draws)
-            r = self.loss.residual(path.states, path.times, part)
-            total += float(self.loss.penalty(r.double().square().sum(1)).sum())
+            total += float(self.loss.values(path.states, path.times, part).sum())
         return total / len(self.pairs) if math.isfinite(total) else math.inf
 
     def normal_equations(self, numbers: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -107,7 +106,7 @@ class Objective:
             times = path.times.clone().requires_grad_()
             r = self.loss.residual(states, times, part)
         residual = r.detach()
-        weight = self.loss.weight(residual.double().square().sum(1)).cpu()
+        weight = part.weighed(self.loss.weight(residual.double().square().sum(1)).cpu())
         exact = r.shape[1] <= self.probes
         if exact:
             probes = torch.eye(r.shape[1])[:, None].expand(-1, *r.shape)

@@ -19,6 +19,8 @@ class Pairs:
         t_start, t_end: the times of both.
         times: where the path is known, (m,), float64, from t_start to t_end; None: the ends only.
         states: the path there, (m, n, *event); None likewise.
+        weights: how much each counts in a mean over them, (n,), positive, of mean 1, on the host;
+            None: all alike.
         origin: who the teacher was and what it was asked, in plain JSON values.
     """
 
@@ -28,6 +30,7 @@ class Pairs:
     t_end: float
     times: Tensor | None = None
     states: Tensor | None = None
+    weights: Tensor | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -35,6 +38,18 @@ class Pairs:
 
     def part(self, first: int, last: int | None = None) -> Pairs:
         """Samples first .. last - 1."""
-        states = None if self.states is None else self.states[:, first:last]
-        starts, ends = self.starts[first:last], self.ends[first:last]
-        return replace(self, starts=starts, ends=ends, states=states)
+        return self._at(slice(first, last))
+
+    def take(self, chosen: Tensor) -> Pairs:
+        """The samples of some indices."""
+        return self._at(chosen)
+
+    def weighed(self, values: Tensor) -> Tensor:
+        """One value for each sample, times its weight, (n,)."""
+        return values if self.weights is None else values * self.weights.to(values)
+
+    def _at(self, chosen: slice | Tensor) -> Pairs:
+        states = None if self.states is None else self.states[:, chosen]
+        weights = None if self.weights is None else self.weights[chosen]
+        starts, ends = self.starts[chosen], self.ends[chosen]
+        return replace(self, starts=starts, ends=ends, states=states, weights=weights)

@@ -43,6 +43,7 @@ def plain(pairs: Pairs) -> Pairs:
         ends=free(pairs.ends),
         times=None if pairs.times is None else free(pairs.times),
         states=None if pairs.states is None else free(pairs.states),
+        weights=None if pairs.weights is None else free(pairs.weights),
     )
 
 

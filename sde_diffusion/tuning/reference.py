@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ..times import default
 from .base import Base
 from .pairs import Pairs
 from .teacher import check_one_condition, starting_points, teach
+from .undecided import choose_starts
 
 Reference = Pairs | Tensor | Plan | str | None
 PATH_STEPS = 64  # of the teacher's path, where points on it are needed
@@ -27,9 +29,10 @@ def pairs_of(
     base: Base,
     starts: Tensor | int | None,
     with_path: bool,
+    keep: int | None = None,
     **options: Any,
 ) -> Pairs:
-    """The pairs for the base's times; options as for `teach`.
+    """The pairs for the base's times; `keep` as for `tune`, options as for `teach`.
 
     Raises:
         TypeError: a reference of no known kind.
@@ -39,12 +42,26 @@ def pairs_of(
     check_one_condition(denoiser)
     t_start, t_end = base.t_start, base.t_end
     if isinstance(reference, Pairs):
+        if keep is not None:
+            raise ValueError(
+                f"keep = {keep} beside Pairs, whose paths are known: leave it out, or choose "
+                "before teaching (tuning.choose_starts) and give Pairs(..., weights=)"
+            )
         check_pairs(reference, base, starts)
         return reference
     if starts is None:
         raise ValueError("no starts: give a tensor (n, *event), or how many to draw and shape=")
     if isinstance(starts, int):
         _check_noise(base.schedule, t_start)
+    if keep is not None:
+        drawn = {name: options[name] for name in ("shape", "seed", "dtype", "device")}
+        told = {name: options[name] for name in ("seed", "chunk", "label", "folder", "progress")}
+        x = starting_points(denoiser, starts, t=t_start, **drawn)
+        chosen, weights = choose_starts(denoiser, x, keep, t_start=t_start, t_end=t_end, **told)
+        known = reference[chosen] if isinstance(reference, Tensor) else reference
+        pairs = pairs_of(known, denoiser, base, x[chosen], with_path, **options)
+        origin = {**pairs.origin, "starts in all": len(x)}
+        return replace(pairs, weights=weights, origin=origin)
     if isinstance(reference, Tensor):
         drawn = {name: options[name] for name in ("shape", "seed", "dtype", "device")}
         x = starting_points(denoiser, starts, t=t_start, **drawn)
@@ -72,10 +89,14 @@ def pairs_of(
     return teach(denoiser, starts, teacher=reference, times=path, **options)
 
 
-def how_many(starts: Tensor | int | None, reference: Reference) -> int | None:
+def how_many(
+    starts: Tensor | int | None, reference: Reference, keep: int | None = None
+) -> int | None:
     """The number of pairs to be; None where there will be none."""
     if isinstance(reference, Pairs):
         return len(reference)
+    if isinstance(keep, int):
+        return keep
     if isinstance(starts, Tensor):
         return len(starts) if starts.ndim else None
     return starts if isinstance(starts, int) and not isinstance(starts, bool) else None
@@ -127,6 +148,14 @@ def check_pairs(pairs: Pairs, base: Base, starts: Tensor | int | None) -> None:
                 "teach with this denoiser"
             )
     check_times(pairs.t_start, pairs.t_end, base, "the reference")
+    weights = pairs.weights
+    if weights is not None and not (
+        weights.shape == (len(pairs),) and bool((weights.isfinite() & (weights > 0)).all())
+    ):
+        raise ValueError(
+            f"the reference has weights of shape {tuple(weights.shape)}, the least "
+            f"{float(weights.min()):g}: give a positive one for each of its {len(pairs)} starts"
+        )
     if isinstance(starts, Tensor) and not (
         starts.shape == pairs.starts.shape and bool((starts.to(pairs.starts) == pairs.starts).all())
     ):

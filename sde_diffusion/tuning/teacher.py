@@ -10,11 +10,9 @@ probed: another one under the same label is refused.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +29,7 @@ from ..run import check_state, record
 from ..sample import starting_state
 from ..store import digest
 from ..times import check_grid
-from .kept import check_same, keep, kept, probe
+from .kept import check_same, fingerprint, keep, kept, probe
 from .pairs import Pairs
 
 Teacher = str | Plan
@@ -120,7 +118,7 @@ def teach(
             telling.advance(0, f"teacher's paths, chunk {i + 1} of {len(parts)}")
             file = None
             if folder is not None:
-                settles = digest([settled, _bytes(part)])
+                settles = digest([settled, fingerprint(part)])
                 file = Path(folder) / "teacher" / f"{settles}.npz"
             states = _kept(file, answers, label, part, len(grid) if with_path else 2)
             if states is None:
@@ -141,7 +139,7 @@ def teach(
     if not with_path:
         return Pairs(starts, states[-1], grid[0], grid[-1], origin=origin)
     known = torch.tensor(grid, dtype=torch.float64)
-    return Pairs(starts, states[-1], grid[0], grid[-1], known, states, origin)
+    return Pairs(starts, states[-1], grid[0], grid[-1], known, states, origin=origin)
 
 
 def check_one_condition(denoiser: Denoiser) -> None:
@@ -312,10 +310,6 @@ def _kept(
     if states.shape != (length - 1, *starts.shape):
         return None
     return torch.cat([starts[None], states])
-
-
-def _bytes(x: Tensor) -> Any:
-    return hashlib.blake2b(x.cpu().contiguous().numpy().tobytes(), digest_size=16).hexdigest()
 
 
 def _not_finite(x: Tensor) -> list[int]:

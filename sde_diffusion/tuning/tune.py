@@ -14,7 +14,6 @@ quality", 2022, arXiv:2202.05830, and what the ways of fitting name.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 import time
@@ -38,10 +37,10 @@ from ..store import digest
 from ..version import __version__
 from .base import Base
 from .begin import Solver, Times, begin, default_sampler
-from .choices import LOSSES, PATHWISE, WITH_PATH, Fitter
+from .choices import KNOTS_OF_PATHS, LAWS, LOSSES, PATHWISE, WITH_PATH, Fitter
 from .family import Family
 from .fit import Fit
-from .kept import probe
+from .kept import fingerprint, probe
 from .loss import Loss
 from .measure import Errors, measure
 from .pairs import Pairs
@@ -64,6 +63,7 @@ def tune(
     loss: str | Loss = "endpoint",
     scale: float | None = None,
     method: str | Fitter | None = None,
+    keep: int | None = None,
     validation: float | int = 0.25,
     shape: Sequence[int] | None = None,
     seed: int = 0,
@@ -99,7 +99,10 @@ def tune(
         scale: of a loss given by name: relative errors beyond it count little (`Loss`); inf: all
             count by their square; default: 0.01 for "endpoint", inf for the others.
         method: a name of `METHODS`, or a function of that kind; default: what suits `free`.
-        validation: share of the starts, below 1, or their number.
+        keep: how many of the starts to use: half of them those whose end is most in doubt, half
+            drawn from the others, and each counts for as many as it stands for
+            (`tuning.choose_starts`); default: all, alike.
+        validation: share of the starts used, below 1, or their number.
         shape: of one sample, (*event), with a number of starts.
         seed: of the starts, and of a stochastic plan's noise.
         times: the solver's grid: a name of `times.GRIDS`, a function (schedule, steps) -> times, or
@@ -142,7 +145,9 @@ def tune(
     way = way_of(free, method, beginning, options, chunk, seed, also)
     if way.family is not None:
         _check_law(way.family.plan(), target)
-    count = how_many(starts, reference)
+    count = how_many(starts, reference, keep)
+    if keep is not None:
+        _check_weighed(target, way)
     if count is not None:
         trained = count - held_out(count, validation)
         if trained < way.numbers:
@@ -157,7 +162,7 @@ def tune(
     teaching |= {"tolerance": tolerance, "chunk": chunk, "label": label, "folder": folder}
     with_path = bool({target.name, way.free} & WITH_PATH)
     pairs = pairs_of(
-        reference, denoiser, beginning, starts, with_path, **teaching, progress=progress
+        reference, denoiser, beginning, starts, with_path, keep, **teaching, progress=progress
     )
     train, held = split(pairs, validation)
     compared = _Compared(denoiser, target, train, held, chunk, seed)
@@ -180,8 +185,9 @@ def tune(
         seed,
         repr(options),
     ]
-    settled += [beginning.plan.matrix().tolist(), beginning.times, len(train), _print(pairs)]
-    settled += [label, __version__]
+    settled += [beginning.plan.matrix().tolist(), beginning.times, len(train)]
+    weights = () if pairs.weights is None else (pairs.weights,)
+    settled += [fingerprint(pairs.starts, pairs.ends, *weights), label, __version__]
     file = None if folder is None else Path(folder) / "fits" / f"{digest(settled)}.npz"
     tuned, fit = _fitted(way, beginning, compared, file, label, pairs, progress)
     found["tuned"] = compared(tuned)
@@ -221,6 +227,16 @@ def _check_law(plan: Plan, loss: Loss) -> None:
         raise ValueError(
             f"{plan.name} draws noise, which loss = {loss.name!r} would take for error: give "
             "loss='sliced', or what makes the sampler deterministic"
+        )
+
+
+def _check_weighed(loss: Loss, way: Way) -> None:
+    """Raise ValueError for what takes all samples alike."""
+    alike = way.free in KNOTS_OF_PATHS or loss.name in LAWS
+    if alike:
+        what = f"free = {way.free!r}" if way.free in KNOTS_OF_PATHS else f"loss = {loss.name!r}"
+        raise ValueError(
+            f"keep chooses starts that count differently, and {what} takes all alike: leave it out"
         )
 
 
@@ -305,11 +321,3 @@ def _fitted(
             keeper.save()
     name = f"tuned {way.free}, NFE {plan.nfe}, from {base.plan.name}"
     return made_for(plan.detached(), base.schedule, name), replace(fit, seconds=spent)
-
-
-def _print(pairs: Pairs) -> str:
-    """A fingerprint of starts and ends."""
-    found = hashlib.blake2b(digest_size=16)
-    for x in (pairs.starts, pairs.ends):
-        found.update(x.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
