@@ -30,6 +30,7 @@ from torch import Tensor
 
 from sde_diffusion import SOLVERS, Plan, run
 from sde_diffusion.denoise import Denoiser
+from sde_diffusion.few_steps import default_plan
 from sde_diffusion.files import write_atomic
 from sde_diffusion.progress import Progress
 from sde_diffusion.times import default
@@ -37,8 +38,8 @@ from sde_diffusion.tuning.base import Base
 from sde_diffusion.tuning.fit import Fit
 from sde_diffusion.tuning.kept import probe
 from sde_diffusion.tuning.least_squares import least_squares
-from sde_diffusion.tuning.loss import SCALE, endpoint
-from sde_diffusion.tuning.measure import measure
+from sde_diffusion.tuning.loss import endpoint
+from sde_diffusion.tuning.measure import measure, usual_scale
 from sde_diffusion.tuning.restarts import first_guesses, restarts
 from sde_diffusion.tuning.resume import Keeper
 from sde_diffusion.tuning.table import table
@@ -101,12 +102,14 @@ def _measure(
     denoiser = case.problem.denoiser(case.schedule)
     times = default(case.schedule, nfe, t_start=case.t_start)
     base = SOLVERS["angular"](case.schedule, times)
-    task = (denoiser, endpoint(SCALE), given.train, given.validation)
+    usual = default_plan(case.schedule, nfe, case.t_start)
+    loss = endpoint(usual_scale(usual, denoiser, given.validation))
+    task = (denoiser, loss, given.train, given.validation)
     begun = _begun(output, model, range_, nfe, again)
     began, cpu = time.monotonic(), time.process_time()
     family = table(first_guesses(base, case.schedule)[0], case.schedule)
-    loss = lambda v: measure(family.plan(v), denoiser, task[1], given.validation).loss
-    losses = {name: loss(numbers) for name, numbers in begun.items()}
+    found = lambda v: measure(family.plan(v), denoiser, loss, given.validation).loss
+    losses = {name: found(numbers) for name, numbers in begun.items()}
     chosen = min(losses, key=lambda name: losses[name]) if losses else "first guesses"
 
     def fitted(**going: Any) -> tuple[Plan, Fit]:

@@ -50,8 +50,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     option(
         "--scale",
         type=float,
-        help="relative errors beyond it count little; inf: all count by their square (default: "
-        "0.01 for endpoint, inf for the others)",
+        help="relative errors beyond it count little; inf: all count by their square (default: for "
+        "endpoint 3 times the median error of the default sampler, inf for the others)",
     )
     option("--method", help=f"{', '.join(METHODS)} (default: what suits --free)")
     option(
@@ -62,6 +62,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="an option of the method (max_iterations=20); may be repeated",
     )
     option("--starts", type=int, default=4096, help="starting points in all (default 4096)")
+    option(
+        "--keep",
+        type=int,
+        metavar="M",
+        help="fit on M of the starting points: half those whose end is most in doubt, half others, "
+        "weighed (default: on all)",
+    )
     option(
         "--validation",
         type=float,
@@ -113,6 +120,7 @@ def run(options: argparse.Namespace) -> int:
             loss=options.loss,
             scale=options.scale,
             method=options.method,
+            keep=options.keep,
             validation=options.validation,
             shape=options.shape,
             seed=options.seed,

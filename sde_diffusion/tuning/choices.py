@@ -23,7 +23,7 @@ from .knot_search import bounded, gits, oss
 from .knots import knots
 from .laws import frechet, sliced
 from .least_squares import least_squares
-from .loss import SCALE, Loss, endpoint, trajectory
+from .loss import Loss, endpoint, trajectory
 from .quasi_newton import quasi_newton
 from .residual import residual
 from .restarts import free_numbers, restarts
@@ -91,7 +91,7 @@ METHODS: dict[str, Fitter] = {
 }
 
 LOSSES: dict[str, Callable[..., Loss]] = {
-    "endpoint": lambda schedule, scale=SCALE: endpoint(scale),
+    "endpoint": lambda schedule, scale=math.inf: endpoint(scale),
     "trajectory": trajectory,
     "sliced": lambda schedule, scale=math.inf: sliced(scale),
     "frechet": lambda schedule, scale=math.inf: frechet(scale),

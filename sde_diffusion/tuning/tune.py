@@ -41,8 +41,8 @@ from .choices import KNOTS_OF_PATHS, LAWS, LOSSES, PATHWISE, WITH_PATH, Fitter
 from .family import Family
 from .fit import Fit
 from .kept import fingerprint, probe
-from .loss import Loss
-from .measure import Errors, measure
+from .loss import Loss, endpoint
+from .measure import Errors, measure, usual_scale
 from .pairs import Pairs
 from .record import GAIN, before, record_of, warn
 from .reference import Reference, how_many, pairs_of
@@ -97,7 +97,8 @@ def tune(
         free: what is free: a name of `FAMILIES` or `STRATEGIES`, or a function `Base` -> `Family`.
         loss: a name of `LOSSES`, or a `Loss` of one's own.
         scale: of a loss given by name: relative errors beyond it count little (`Loss`); inf: all
-            count by their square; default: 0.01 for "endpoint", inf for the others.
+            count by their square; default: for "endpoint" three times the median error of the
+            default of `sample` with as many calls, inf for the others.
         method: a name of `METHODS`, or a function of that kind; default: what suits `free`.
         keep: how many of the starts to use: half of them those whose end is most in doubt, half
             drawn from the others, and each counts for as many as it stands for
@@ -165,10 +166,12 @@ def tune(
         reference, denoiser, beginning, starts, with_path, keep, **teaching, progress=progress
     )
     train, held = split(pairs, validation)
-    compared = _Compared(denoiser, target, train, held, chunk, seed)
     known, usual = {"base": beginning.plan}, default_sampler(beginning)
     if usual is not None and not usual.equals(beginning.plan):
         known["default"] = usual
+    if loss == "endpoint" and scale is None:
+        target = endpoint(usual_scale(usual or beginning.plan, denoiser, held, chunk))
+    compared = _Compared(denoiser, target, train, held, chunk, seed)
     found = {key: compared(plan) for key, plan in known.items()}
     if not math.isfinite(found["base"][1].loss):
         raise FloatingPointError(
@@ -179,7 +182,7 @@ def tune(
         way.free,
         way.method,
         target.name,
-        target.scale,
+        target.scale if isinstance(loss, Loss) else scale,
         target.tail,
         repr(schedule),
         seed,
