@@ -51,6 +51,7 @@ def record_of(
     plan: Plan, loss: Loss, way: Way, fit: Fit, pairs: Pairs, train: Pairs, held: Pairs
 ) -> dict[str, Any]:
     """How the plan was made, in plain values."""
+    in_all = {} if pairs.weights is None else {"in all": pairs.origin.get("starts in all")}
     return {
         "nfe": plan.nfe,
         "spared": sum(row.kind == "given" for row in plan.rows),
@@ -66,7 +67,7 @@ def record_of(
             "stopped": fit.stopped,
         },
         "teacher": dict(pairs.origin),
-        "starts": {"train": len(train), "validation": len(held)},
+        "starts": {"train": len(train), "validation": len(held), **in_all},
         "shape": list(pairs.starts.shape[1:]),
         "version": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

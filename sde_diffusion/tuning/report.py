@@ -48,6 +48,8 @@ def notes(origin: Mapping[str, Any]) -> list[str]:
     teacher, fit = origin["teacher"], origin["fit"]
     tolerance = teacher.get("tolerance")
     starts = f"starts of seed {origin['seed']}" if origin.get("drawn", True) else "starts given"
+    if in_all := origin["starts"].get("in all"):
+        starts += f", of {in_all} half those whose end is most in doubt, half others, weighed"
     lines = [
         f"Made for {origin['label']} on {origin['schedule']}, t = {origin['t_start']:g} to "
         f"{origin['t_end']:g}; sde_diffusion {origin['version']}, {origin['date']}.",

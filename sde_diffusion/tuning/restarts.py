@@ -6,14 +6,17 @@ begins, and of chance; the way there is long, but a few hundred starts show it a
     1. each guess is fitted on few starts, `tries` times, with other signs in the estimate of H (see
        `objective`) each time: a few iterations, which tell the hopeless ones;
     2. the best go on, on few starts, until they converge;
-    3. the best of these go on, on all starts, and the best of all is the plan.
+    3. the best of these go on, on all starts, first with the wide loss and then with the loss
+       itself, and the best of all is the plan.
 
 The best by the loss on starts that the fit has not seen: those for validation, and in the first two
 rounds the other train starts (successive halving: Jamieson & Talwalkar, "Non-stochastic best arm
 identification and hyperparameter optimization", 2016, arXiv:1502.07943).
 
-On few starts, those that change mode are noise: there the loss is the robust one with q = 0 and 3 c
-(see `Loss`) in place of its own q and c.
+A robust loss has minima where many samples end in another mode, from which no small step leads out,
+because those hardly count. So all but the last fits have a wide one, with 8 c and q = 3/4 (see
+`Loss`) in place of its own c and q: nearly a mean square, to which the samples in another mode
+matter most (graduated non-convexity: Blake & Zisserman, "Visual reconstruction", 1987).
 
 The guesses are the plan given, the table of the default of `sample` where it has one for so many
 calls, and third-order Adams steps in the angle theta = arctan(sigma/alpha) with an analytic first
@@ -49,8 +52,9 @@ from .pairs import Pairs
 from .table import table
 
 _POWERS = (1.0, 1.5)
-_FEW = 512  # starts of the early fits
-_LOOK, _EARLY = 6, 30  # the most iterations of the first two rounds
+_FEW = 1024  # starts of the early fits
+_LOOK, _EARLY, _WIDE = 6, 30, 12  # the most iterations of the fits with a wide loss
+_WIDER, _TAIL = 8.0, 0.75  # a wide loss: of the scale; and the tail
 _SECOND, _LAST = 3, 2  # fits that reach the second round, and the last
 
 
@@ -98,13 +102,15 @@ def restarts(
     """
     began = time.monotonic()
     check_count("tries", tries)
-    fits = _Fits(base.schedule, denoiser, loss, train, validation, chunk, ftol, watch, state)
+    fits = _Fits(base.schedule, denoiser, train, validation, chunk, ftol, watch, state)
     tried = [(guess, seed * tries + k) for guess in _tried(base, guesses) for k in range(tries)]
-    looked = [(fits(guess, _LOOK, signs, early=True), signs) for guess, signs in tried]
+    wide = replace(loss, scale=_WIDER * loss.scale, tail=_TAIL)
+    looked = [(fits(guess, wide, _LOOK, signs, few=True), signs) for guess, signs in tried]
     looked = sorted(looked, key=lambda one: one[0].loss)[:_SECOND]
-    early = [(fits(one.plan, _EARLY, signs, early=True), signs) for one, signs in looked]
+    early = [(fits(one.plan, wide, _EARLY, signs, few=True), signs) for one, signs in looked]
     early = sorted(early, key=lambda one: one[0].loss)[:_LAST]
-    last = [fits(one.plan, max_iterations, signs) for one, signs in early]
+    ready = [(fits(one.plan, wide, _WIDE, signs), signs) for one, signs in early]
+    last = [fits(one.plan, loss, max_iterations, signs) for one, signs in ready]
     found, fit, _ = min(last, key=lambda one: one.loss)
     spent = time.monotonic() - began
     return found, Fit(fit.numbers, fit.train, fit.validation, fits.iterations, spent, fit.stopped)
@@ -180,7 +186,6 @@ class _Fits:
 
     schedule: Schedule
     denoiser: Denoiser
-    loss: Loss
     train: Pairs
     validation: Pairs
     chunk: int
@@ -190,12 +195,13 @@ class _Fits:
     done: list[tuple[Tensor, float, float, int, str]] = field(default_factory=list)
     iterations: int = 0
 
-    def __call__(self, plan: Plan, iterations: int, signs: int, early: bool = False) -> _Fitted:
+    def __call__(
+        self, plan: Plan, loss: Loss, iterations: int, signs: int, few: bool = False
+    ) -> _Fitted:
         """The plan's table fitted."""
         family = table(plan, self.schedule)
-        loss, train, validation = self.loss, self.train, self.validation
-        if early:
-            loss = replace(loss, tail=0.0, scale=3 * loss.scale)
+        train, validation = self.train, self.validation
+        if few:
             train = train.part(0, max(_FEW, len(family.start)))
             validation = validation.part(0, _FEW)
         fit = self._remembered() or least_squares(
@@ -214,15 +220,14 @@ class _Fits:
         self.done.append((fit.numbers, fit.train, fit.validation, fit.iterations, fit.stopped))
         self.iterations += fit.iterations
         found = family.plan(fit.numbers)
-        return _Fitted(found, fit, self._loss(found, self.train.part(len(train))))
+        return _Fitted(found, fit, self._measured(found, loss, self.train.part(len(train))))
 
-    def _loss(self, plan: Plan, others: Pairs) -> float:
+    def _measured(self, plan: Plan, loss: Loss, others: Pairs) -> float:
         """The loss on the validation starts and on others."""
         total = 0.0
         for pairs in (self.validation, others):
             if len(pairs):
-                loss = measure(plan, self.denoiser, self.loss, pairs, self.chunk).loss
-                total += loss * len(pairs)
+                total += len(pairs) * measure(plan, self.denoiser, loss, pairs, self.chunk).loss
         return total / (len(self.validation) + len(others))
 
     def _remembered(self) -> Fit | None:

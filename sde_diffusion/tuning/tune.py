@@ -178,7 +178,7 @@ def tune(
             f"the loss of {beginning.plan.name}, to begin with, is not finite on the validation "
             "starts: begin with another base, or look at the network's answers"
         )
-    settled = [
+    settled: list[Any] = [
         way.free,
         way.method,
         target.name,

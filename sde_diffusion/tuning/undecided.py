@@ -71,11 +71,16 @@ def choose_starts(
     if not 2 <= count <= total:
         raise ValueError(f"keep = {count} of {total} starts: give from 2 to {total}")
     score = _doubts(denoiser, starts, t_start, t_end, chunk, label, folder, progress)
+    return strata(score, count, seed)
+
+
+def strata(score: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the count/2 of largest score and of others by chance, and their weights."""
     order = score.argsort(descending=True, stable=True)
     doubtful, others = order[: count // 2], order[count // 2 :]
     drawn = torch.Generator().manual_seed(seed)
     taken = others[torch.randperm(len(others), generator=drawn)[: count - len(doubtful)]]
-    weights = torch.ones(count, dtype=torch.float64)
+    total, weights = len(score), torch.ones(count, dtype=torch.float64)
     weights[len(doubtful) :] = len(others) / len(taken)
     shuffled = torch.randperm(count, generator=drawn)
     return torch.cat([doubtful, taken])[shuffled], (weights * count / total)[shuffled]
