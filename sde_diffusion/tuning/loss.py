@@ -103,7 +103,7 @@ def relative_ends(states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
     return (flat(states[-1]) - ends) / ends.norm(dim=1, keepdim=True)
 
 
-SCALE = 3.0
+SCALE = 1.0
 """c of the endpoint loss in `tune`, in median errors of what it is to better: a start whose error
 is far above the usual one counts by its length, whatever the number of calls."""
 
