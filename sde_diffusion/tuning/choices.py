@@ -104,7 +104,7 @@ WITH_PATH: set[str] = {"gits", "oss", "trajectory"}
 PATHWISE: set[str] = {"endpoint", "trajectory"}
 """Names of losses that compare a sample with the path from its start, and not their laws."""
 
-LAWS: set[str] = {"sliced"}
+LAWS: set[str] = {"frechet", "sliced"}
 """Names of losses that compare the law of samples with that of data."""
 
 KNOTS_OF_PATHS: set[str] = {"gits", "oss"}
