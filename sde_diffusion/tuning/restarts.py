@@ -14,11 +14,10 @@ rounds the other train starts (successive halving: Jamieson & Talwalkar, "Non-st
 identification and hyperparameter optimization", 2016, arXiv:1502.07943).
 
 A robust loss has minima where many samples end in another mode, from which no small step leads out,
-because those hardly count. So fits begin with a wide one, 16 c and q = 3/4 (see `Loss`) in place of
-its own c and q: nearly a mean square, to which the samples in another mode matter most. What leads
-out of these does not cost the others much: from there 4 c, and then c, bring the usual error down
-and leave the others where they are (graduated non-convexity: Blake & Zisserman, "Visual
-reconstruction", 1987).
+because those hardly count. So fits begin with a wide one, of 64 c (see `Loss`): nearly a mean
+square, to which the samples in another mode matter most. What leads out of these does not cost the
+others much: from there 8 c, and then c, bring the usual error down and leave those where they are
+(graduated non-convexity: Blake & Zisserman, "Visual reconstruction", 1987).
 
 The guesses are the plan given, the table of the default of `sample` where it has one for so many
 calls, and third-order Adams steps in the angle theta = arctan(sigma/alpha) with an analytic first
@@ -56,7 +55,7 @@ from .table import table
 _POWERS = (1.0, 1.5)
 _FEW = 1024  # starts of the early fits
 _LOOK, _EARLY, _LATER = 6, 30, 12  # the most iterations of the fits with a wider loss
-_WIDE, _NARROWER = (16.0, 0.75), (4.0, 0.5)  # wider losses: of the scale; and the tail
+_WIDE, _NARROWER = 64.0, 8.0  # wider losses, of the scale
 _SECOND, _LAST = 3, 2  # fits that reach the second round, and the last
 
 
@@ -106,9 +105,7 @@ def restarts(
     check_count("tries", tries)
     fits = _Fits(base.schedule, denoiser, train, validation, chunk, ftol, watch, state)
     tried = [(guess, seed * tries + k) for guess in _tried(base, guesses) for k in range(tries)]
-    wide, narrower = (
-        replace(loss, scale=width * loss.scale, tail=tail) for width, tail in (_WIDE, _NARROWER)
-    )
+    wide, narrower = (replace(loss, scale=width * loss.scale) for width in (_WIDE, _NARROWER))
     looked = [(fits(guess, wide, _LOOK, signs, few=True), signs) for guess, signs in tried]
     looked = sorted(looked, key=lambda one: one[0].loss)[:_SECOND]
     early = [(fits(one.plan, wide, _EARLY, signs, few=True), signs) for one, signs in looked]

@@ -97,7 +97,7 @@ def tune(
         free: what is free: a name of `FAMILIES` or `STRATEGIES`, or a function `Base` -> `Family`.
         loss: a name of `LOSSES`, or a `Loss` of one's own.
         scale: of a loss given by name: relative errors beyond it count little (`Loss`); inf: all
-            count by their square; default: for "endpoint" the median error of the default of
+            count by their square; default: for "endpoint" 0.3 median errors of the default of
             `sample` with as many calls, inf for the others.
         method: a name of `METHODS`, or a function of that kind; default: what suits `free`.
         keep: how many of the starts to use: half of them those whose end is most in doubt, half
