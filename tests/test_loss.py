@@ -117,7 +117,7 @@ def test_a_robust_penalty_is_the_square_when_small_and_grows_as_its_logarithm():
 
 
 def test_a_penalty_with_a_heavier_tail_grows_as_the_length():
-    loss, squares = endpoint(0.5), torch.tensor([1e-8, 0.25, 1e6]).double()
+    loss, squares = endpoint(0.5, tail=0.5), torch.tensor([1e-8, 0.25, 1e6]).double()
     expected = torch.tensor([1e-8, 0.5 * (2**0.5 - 1), 0.5 * ((1 + 4e6) ** 0.5 - 1)]).double()
     torch.testing.assert_close(loss.penalty(squares), expected)
     moving = squares.clone().requires_grad_()

@@ -13,7 +13,8 @@ these. A rho that grows slower than s weighs them down (Huber, "Robust statistic
 s below c^2, and s^q beyond it. With q = 1/2 a sample counts by |r| (Charbonnier et al., "Two
 deterministic half-quadratic regularization algorithms for computed imaging", 1994); q = 0 is the
 limit c^2 log(1 + s/c^2), in which one far off hardly counts at all (Cauchy's). Barron, "A general
-and adaptive robust loss function", 2019, arXiv:1701.03077, has this family.
+and adaptive robust loss function", 2019, arXiv:1701.03077, has this family. The endpoint loss has
+q = 3/4: with q = 1/2 the median is no smaller, and more samples end in another mode.
 
 What is compared: the end of a path (`endpoint`), all its grid points (`trajectory`), or what a
 function of one's own makes of the end (`features`).
@@ -104,8 +105,8 @@ def relative_ends(states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
 
 
 SCALE = 0.3
-"""c of the endpoint loss in `tune`, in median errors of what it is to better, whatever the number of
-calls: starts with more than the error that a fit may leave count by |r|^1.5."""
+"""c of the endpoint loss in `tune`, in median errors of what it is to better: starts with more than
+the error that a fit usually leaves count by |r|^1.5, whatever the number of calls."""
 
 
 def endpoint(scale: float = float("inf"), tail: float = 0.75) -> Loss:
