@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sde_diffusion as sd
-from sde_diffusion.tuning.loss import Loss, endpoint, features, path_at, trajectory
+from sde_diffusion.tuning.loss import Loss, balanced, endpoint, features, path_at, trajectory
 from sde_diffusion.tuning.pairs import Pairs
 from tests.enumeration import SCHEDULES
 
@@ -106,7 +106,7 @@ def test_an_endpoint_loss_is_the_relative_error_and_features_that_of_a_function(
 
 
 def test_a_robust_penalty_is_the_square_when_small_and_grows_as_its_logarithm():
-    loss, squares = endpoint(0.5, tail=0.0), torch.tensor([1e-8, 0.25, 1e6]).double()
+    loss, squares = endpoint(0.5), torch.tensor([1e-8, 0.25, 1e6]).double()
     expected = torch.tensor([1e-8, 0.25 * math.log(2), 0.25 * math.log1p(4e6)]).double()
     torch.testing.assert_close(loss.penalty(squares), expected)
     moving = squares.clone().requires_grad_()
@@ -116,15 +116,27 @@ def test_a_robust_penalty_is_the_square_when_small_and_grows_as_its_logarithm():
     assert endpoint().weight(squares).equal(torch.ones(3).double())
 
 
-def test_a_penalty_with_a_heavier_tail_grows_as_the_length():
-    loss, squares = endpoint(0.5, tail=0.5), torch.tensor([1e-8, 0.25, 1e6]).double()
-    expected = torch.tensor([1e-8, 0.5 * (2**0.5 - 1), 0.5 * ((1 + 4e6) ** 0.5 - 1)]).double()
+def test_a_share_of_the_square_counts_all_the_same():
+    loss, squares = endpoint(0.5, share=0.1), torch.tensor([1e-8, 0.25, 1e6]).double()
+    expected = endpoint(0.5).penalty(squares) + squares / 10
     torch.testing.assert_close(loss.penalty(squares), expected)
     moving = squares.clone().requires_grad_()
     (slope,) = torch.autograd.grad(loss.penalty(moving).sum(), moving)
     torch.testing.assert_close(loss.weight(squares), slope)
-    with pytest.raises(ValueError, match="tail = 1"):
-        endpoint(0.5, tail=1.0)
+    for wrong in (-1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"share = {wrong}"):
+            endpoint(0.5, share=wrong)
+
+
+def test_the_balanced_loss_has_no_unit():
+    """Errors ten times as large, of what is bettered and of the fit, have the same loss."""
+    s = torch.tensor([1e-6, 1e-4, 0.3]).double()
+    one, other = (balanced(x * 0.2, x * 0.01) for x in (0.1, 1.0))
+    torch.testing.assert_close(
+        one.penalty(s / 100) / one.scale**2, other.penalty(s) / other.scale**2
+    )
+    assert balanced(math.inf, math.inf) == endpoint()
+    assert 0 < float(balanced(0.0, 0.0).penalty(s).min()) < math.inf
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])

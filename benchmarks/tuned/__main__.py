@@ -38,8 +38,8 @@ from sde_diffusion.tuning.base import Base
 from sde_diffusion.tuning.fit import Fit
 from sde_diffusion.tuning.kept import probe
 from sde_diffusion.tuning.least_squares import least_squares
-from sde_diffusion.tuning.loss import endpoint
-from sde_diffusion.tuning.measure import measure, usual_scale
+from sde_diffusion.tuning.loss import balanced, endpoint
+from sde_diffusion.tuning.measure import measure
 from sde_diffusion.tuning.restarts import first_guesses, restarts
 from sde_diffusion.tuning.resume import Keeper
 from sde_diffusion.tuning.table import table
@@ -103,7 +103,8 @@ def _measure(
     times = default(case.schedule, nfe, t_start=case.t_start)
     base = SOLVERS["angular"](case.schedule, times)
     usual = default_plan(case.schedule, nfe, case.t_start)
-    loss = endpoint(usual_scale(usual, denoiser, given.validation))
+    errors = measure(usual, denoiser, endpoint(), given.validation)
+    loss = balanced(errors.rms, errors.median)
     task = (denoiser, loss, given.train, given.validation)
     begun = _begun(output, model, range_, nfe, again)
     began, cpu = time.monotonic(), time.process_time()

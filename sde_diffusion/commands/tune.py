@@ -51,7 +51,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--scale",
         type=float,
         help="relative errors beyond it count little; inf: all count by their square (default: for "
-        "endpoint 0.3 median errors of the default sampler, inf for the others)",
+        "endpoint what makes both RMS and median smaller, inf for the others)",
     )
     option("--method", help=f"{', '.join(METHODS)} (default: what suits --free)")
     option(

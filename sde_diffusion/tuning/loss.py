@@ -6,15 +6,15 @@ w the weights of the pairs, where they have such: 1 as a rule.
 
 rho(s) = s is the mean square. Between modes paths part: a sample that ends in another mode has a
 residual of order 1 that no small change of the numbers mends, and a mean square is a count of
-these. A rho that grows slower than s weighs them down (Huber, "Robust statistics", 1981):
+these. A rho that grows slower than s weighs them down, at most as
 
-    rho(s) = (c^2/q) ((1 + s/c^2)^q - 1),     rho'(s) = (1 + s/c^2)^(q - 1),     0 <= q < 1,
+    rho(s) = c^2 log(1 + s/c^2) + b s,     rho'(s) = 1/(1 + s/c^2) + b,
 
-s below c^2, and s^q beyond it. With q = 1/2 a sample counts by |r| (Charbonnier et al., "Two
-deterministic half-quadratic regularization algorithms for computed imaging", 1994); q = 0 is the
-limit c^2 log(1 + s/c^2), in which one far off hardly counts at all (Cauchy's). Barron, "A general
-and adaptive robust loss function", 2019, arXiv:1701.03077, has this family. The endpoint loss has
-q = 3/4: with q = 1/2 the median is no smaller, and more samples end in another mode.
+s below c^2. With b = 0 it is Cauchy's (Huber, "Robust statistics", 1981; Barron, "A general and
+adaptive robust loss function", 2019, arXiv:1701.03077): one far off hardly counts at all, and so
+nothing keeps samples out of other modes. With b > 0 the sum makes both small, the usual error by
+its logarithm and the mean square by itself, and little of the effort goes to errors between, which
+neither figure counts.
 
 What is compared: the end of a path (`endpoint`), all its grid points (`trajectory`), or what a
 function of one's own makes of the end (`features`).
@@ -22,6 +22,7 @@ function of one's own makes of the end (`features`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ from torch import Tensor
 from ..scalar import atan2
 from ..schedule import Schedule
 from .pairs import Pairs
+
+_USUAL, _SQUARE = 0.03, 100.0
+_LEAST = 1e-9  # relative errors are rounding below
 
 Residual = Callable[[Tensor, Tensor, Pairs], Tensor]
 """(states at the grid points (g, batch, *event), their times (g,), pairs) -> (batch, m)."""
@@ -44,13 +48,13 @@ class Loss:
         name: for people and for the record of a tuned plan.
         residual: states, times, pairs -> r, differentiable.
         scale: c > 0, in units of |r|: samples with |r| beyond it count little.
-        tail: q, from 0 (they hardly count) to below 1.
+        share: b >= 0, what the square counts all the same.
     """
 
     name: str
     residual: Residual
     scale: float = float("inf")
-    tail: float = 0.0
+    share: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
@@ -58,8 +62,8 @@ class Loss:
                 f"scale = {self.scale} must be positive: the size of a residual beyond which a "
                 "sample counts little (inf: all count alike)"
             )
-        if not 0 <= self.tail < 1:
-            raise ValueError(f"tail = {self.tail}: how fast rho grows, from 0 to below 1")
+        if not 0 <= self.share < float("inf"):
+            raise ValueError(f"share = {self.share}: what the square counts, at least 0 and finite")
 
     def values(self, states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
         """w rho(|r|^2) of each sample, w its weight; float64, (batch,)."""
@@ -70,14 +74,11 @@ class Loss:
         """rho(s), (batch,)."""
         if self.scale == float("inf"):
             return squares
-        logs = (squares / self.scale**2).log1p()
-        if self.tail == 0.0:
-            return self.scale**2 * logs
-        return self.scale**2 / self.tail * (self.tail * logs).expm1()
+        return self.scale**2 * (squares / self.scale**2).log1p() + self.share * squares
 
     def weight(self, squares: Tensor) -> Tensor:
         """rho'(s), (batch,): what a sample counts in least squares."""
-        return (1 + squares / self.scale**2) ** (self.tail - 1)
+        return 1 / (1 + squares / self.scale**2) + (self.share if self.scale < float("inf") else 0)
 
 
 def flat(x: Tensor) -> Tensor:
@@ -104,19 +105,30 @@ def relative_ends(states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
     return (flat(states[-1]) - ends) / ends.norm(dim=1, keepdim=True)
 
 
-SCALE = 0.3
-"""c of the endpoint loss in `tune`, in median errors of what it is to better: starts with more than
-the error that a fit usually leaves count by |r|^1.5, whatever the number of calls."""
-
-
-def endpoint(scale: float = float("inf"), tail: float = 0.75) -> Loss:
+def endpoint(scale: float = float("inf"), share: float = 0.0) -> Loss:
     """The relative error of the last state.
 
     Args:
-        scale: c of `Loss`; `tune` takes `SCALE` times the median error of the default.
-        tail: q of `Loss`.
+        scale: c of `Loss`; `tune` takes that of `balanced`.
+        share: b of `Loss`.
     """
-    return Loss("endpoint", relative_ends, scale, tail)
+    return Loss("endpoint", relative_ends, scale, share)
+
+
+def balanced(rms: float, median: float) -> Loss:
+    """The endpoint loss that is to make smaller both the RMS and the median of the errors.
+
+    rho(s)/c^2 = log(1 + s/c^2) + 100 s/rms^2,   c = 0.03 median: a tenth of the mean square, and
+    ten times as small a usual error, are each a few units. The mean square alone if that is no
+    number.
+
+    Args:
+        rms, median: of |r|, of what is to be bettered.
+    """
+    if not (math.isfinite(rms) and math.isfinite(median)):
+        return endpoint()
+    scale = max(_USUAL * median, _LEAST)
+    return endpoint(scale, _SQUARE * (scale / max(rms, _LEAST)) ** 2)
 
 
 def trajectory(schedule: Schedule, scale: float = float("inf")) -> Loss:

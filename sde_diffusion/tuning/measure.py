@@ -21,10 +21,8 @@ from ..comparison.reference import relative
 from ..denoise import Denoiser
 from ..plan import Plan
 from ..run import record
-from .loss import SCALE, Loss, check_ends, endpoint, flat
+from .loss import Loss, check_ends, flat
 from .pairs import Pairs
-
-_LEAST = 1e-9  # relative errors are rounding below
 
 
 @dataclass(frozen=True)
@@ -61,14 +59,6 @@ def measure(
     found = (torch.cat(losses).mean(), rms, _median(off, pairs.weights))
     values = [float(v) for v in found]
     return Errors(*values) if all(map(math.isfinite, values)) else Errors()
-
-
-def usual_scale(plan: Plan, denoiser: Denoiser, pairs: Pairs, chunk: int = 256) -> float:
-    """c of the endpoint loss that `tune` takes: some median errors of the plan to better.
-
-    Infinite where that plan fails.
-    """
-    return max(SCALE * measure(plan, denoiser, endpoint(), pairs, chunk).median, _LEAST)
 
 
 def _median(values: Tensor, weights: Tensor | None) -> Tensor:

@@ -6,7 +6,7 @@ begins, and of chance; the way there is long, but a few hundred starts show it a
     1. each guess is fitted on few starts, `tries` times, with other signs in the estimate of H (see
        `objective`) each time: a few iterations, which tell the hopeless ones;
     2. the best go on, on few starts, until they converge;
-    3. the best of these go on, on all starts, with the wide loss, a narrower one and the loss
+    3. the best of these go on, on all starts, with the wide loss and then with the loss
        itself, and the best of all is the plan.
 
 The best by the loss on starts that the fit has not seen: those for validation, and in the first two
@@ -14,10 +14,9 @@ rounds the other train starts (successive halving: Jamieson & Talwalkar, "Non-st
 identification and hyperparameter optimization", 2016, arXiv:1502.07943).
 
 A robust loss has minima where many samples end in another mode, from which no small step leads out,
-because those hardly count. So fits begin with a wide one, of 64 c (see `Loss`): nearly a mean
-square, to which the samples in another mode matter most. What leads out of these does not cost the
-others much: from there 8 c, and then c, bring the usual error down and leave those where they are
-(graduated non-convexity: Blake & Zisserman, "Visual reconstruction", 1987).
+because those hardly count. So all but the last fits have the wide loss: the mean square, to which
+these matter most. From there the loss itself brings the usual error down, and leaves them where
+they are (graduated non-convexity: Blake & Zisserman, "Visual reconstruction", 1987).
 
 The guesses are the plan given, the table of the default of `sample` where it has one for so many
 calls, and third-order Adams steps in the angle theta = arctan(sigma/alpha) with an analytic first
@@ -54,8 +53,7 @@ from .table import table
 
 _POWERS = (1.0, 1.5)
 _FEW = 1024  # starts of the early fits
-_LOOK, _EARLY, _LATER = 6, 30, 12  # the most iterations of the fits with a wider loss
-_WIDE, _NARROWER = 64.0, 8.0  # wider losses, of the scale
+_LOOK, _EARLY, _WIDE = 6, 30, 12  # the most iterations of the fits with the wide loss
 _SECOND, _LAST = 3, 2  # fits that reach the second round, and the last
 
 
@@ -105,16 +103,13 @@ def restarts(
     check_count("tries", tries)
     fits = _Fits(base.schedule, denoiser, train, validation, chunk, ftol, watch, state)
     tried = [(guess, seed * tries + k) for guess in _tried(base, guesses) for k in range(tries)]
-    wide, narrower = (replace(loss, scale=width * loss.scale) for width in (_WIDE, _NARROWER))
+    wide = replace(loss, scale=math.inf)
     looked = [(fits(guess, wide, _LOOK, signs, few=True), signs) for guess, signs in tried]
     looked = sorted(looked, key=lambda one: one[0].loss)[:_SECOND]
     early = [(fits(one.plan, wide, _EARLY, signs, few=True), signs) for one, signs in looked]
     early = sorted(early, key=lambda one: one[0].loss)[:_LAST]
-    last = []
-    for one, signs in early:
-        for wider in (wide, narrower):
-            one = fits(one.plan, wider, _LATER, signs)
-        last.append(fits(one.plan, loss, max_iterations, signs))
+    ready = [(fits(one.plan, wide, _WIDE, signs), signs) for one, signs in early]
+    last = [fits(one.plan, loss, max_iterations, signs) for one, signs in ready]
     found, fit, _ = min(last, key=lambda one: one.loss)
     spent = time.monotonic() - began
     return found, Fit(fit.numbers, fit.train, fit.validation, fits.iterations, spent, fit.stopped)

@@ -41,8 +41,8 @@ from .choices import KNOTS_OF_PATHS, LAWS, LOSSES, PATHWISE, WITH_PATH, Fitter
 from .family import Family
 from .fit import Fit
 from .kept import fingerprint, probe
-from .loss import Loss, endpoint
-from .measure import Errors, measure, usual_scale
+from .loss import Loss, balanced, endpoint
+from .measure import Errors, measure
 from .pairs import Pairs
 from .record import GAIN, before, record_of, warn
 from .reference import Reference, how_many, pairs_of
@@ -97,8 +97,8 @@ def tune(
         free: what is free: a name of `FAMILIES` or `STRATEGIES`, or a function `Base` -> `Family`.
         loss: a name of `LOSSES`, or a `Loss` of one's own.
         scale: of a loss given by name: relative errors beyond it count little (`Loss`); inf: all
-            count by their square; default: for "endpoint" 0.3 median errors of the default of
-            `sample` with as many calls, inf for the others.
+            count by their square; default: for "endpoint" what makes both RMS and median smaller
+            (`loss.balanced`), inf for the others.
         method: a name of `METHODS`, or a function of that kind; default: what suits `free`.
         keep: how many of the starts to use: half of them those whose end is most in doubt, half
             drawn from the others, and each counts for as many as it stands for
@@ -170,7 +170,8 @@ def tune(
     if usual is not None and not usual.equals(beginning.plan):
         known["default"] = usual
     if loss == "endpoint" and scale is None:
-        target = endpoint(usual_scale(usual or beginning.plan, denoiser, held, chunk))
+        errors = measure(usual or beginning.plan, denoiser, endpoint(), held, chunk)
+        target = balanced(errors.rms, errors.median)
     compared = _Compared(denoiser, target, train, held, chunk, seed)
     found = {key: compared(plan) for key, plan in known.items()}
     if not math.isfinite(found["base"][1].loss):
@@ -182,8 +183,7 @@ def tune(
         way.free,
         way.method,
         target.name,
-        target.scale if isinstance(loss, Loss) else scale,
-        target.tail,
+        [target.scale, target.share] if isinstance(loss, Loss) else scale,
         repr(schedule),
         seed,
         repr(options),
