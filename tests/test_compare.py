@@ -164,7 +164,7 @@ def test_a_resumed_run_computes_nothing_twice(tmp_path):
     stopped = Counting(stop_at=whole.calls - 5)
     with pytest.raises(KeyboardInterrupt):
         sd.compare(stopped, (2,), **SMALL, out=tmp_path)
-    rest, probe = Counting(), 3
+    rest, probe = Counting(), 6
     found = sd.compare(rest, (2,), **SMALL, out=tmp_path)
     assert numbers(found) == numbers(expected)
     assert rest.calls == probe + 8  # the interrupted cell alone
@@ -192,7 +192,7 @@ def test_more_solvers_cost_only_themselves(tmp_path):
     more = Counting()
     ask = {**SMALL, "solvers": [*TWO, "deis order=2"]}
     sd.compare(more, (2,), **ask, out=tmp_path)
-    assert more.calls == 3 + 5 + 8
+    assert more.calls == 6 + 5 + 8
 
 
 def test_a_run_that_leaves_the_finite_numbers_is_a_result(tmp_path):
@@ -343,6 +343,13 @@ def test_a_network_of_another_shape_is_told_the_shape_it_was_asked_with():
     with pytest.raises(RuntimeError) as caught:
         sd.compare(denoiser, (2,), **SMALL)
     assert any("shape (6, 2)" in note for note in caught.value.__notes__)
+
+
+def test_a_network_that_does_not_answer_the_same_twice_is_refused():
+    """Its ODE has no one end; an adaptive solver would reject steps for ever."""
+    denoiser = sd.NetworkDenoiser(lambda x, t: torch.randn_like(x), VP, prediction="noise")
+    with pytest.raises(ValueError, match=r"not answer the same twice.*network\.eval\(\)"):
+        sd.compare(denoiser, (2,), **SMALL)
 
 
 def test_only_denoisers_are_compared():

@@ -53,6 +53,7 @@ from .report import as_csv, as_json, in_words
 from .results import Cell, Results
 
 NFES = (4, 5, 6, 8, 10, 15, 20, 50)
+ROUNDING = 1e-4  # two answers to one question that are nearer than this differ by rounding alone
 OWN_TIMES = "its own times"  # in place of a grid's name, for a finished plan
 
 
@@ -102,7 +103,7 @@ def compare(
     `network.double()`, to see errors below 1e-6). With `out`, finished cells are kept there: a
     run that was stopped goes on where it was. A cell depends on its plan, the starting points, the
     reference and the denoiser's answers, which are probed at three times: a network that was
-    trained on, or does not answer twice the same, begins anew.
+    trained on begins anew, and one that does not answer twice the same is refused.
 
     Args:
         denoiser: a network and how to read it (`NetworkDenoiser`), or any `Denoiser`.
@@ -131,7 +132,8 @@ def compare(
         TypeError: `denoiser` is none, or an argument of a wrong kind.
         ValueError: unknown solvers, options or grids (with the nearest right name), a grid without
             t_end, NFEs or sizes out of range, `out` that is a file, a plan for another schedule,
-            of other ends or of another NFE than all else.
+            of other ends or of another NFE than all else, a network that answers the same question
+            differently when it is asked again.
         FloatingPointError: if the reference cannot be solved.
         KeyboardInterrupt: passed on, after the finished cells were saved.
     """
@@ -308,7 +310,11 @@ def _checked_nfe(nfe: Sequence[int]) -> list[int]:
 
 
 def _probe(denoiser: Denoiser, start: Tensor, t_end: float) -> str:
-    """A fingerprint of the starting points and of what the denoiser answers around them."""
+    """A fingerprint of the starting points and of what the denoiser answers around them.
+
+    Raises:
+        ValueError: if it answers the same question differently when it is asked again.
+    """
     schedule = denoiser.schedule
     middle = (schedule.t_max + t_end) / 2
     answers = [start]
@@ -316,10 +322,19 @@ def _probe(denoiser: Denoiser, start: Tensor, t_end: float) -> str:
         for t in (schedule.t_max, middle, schedule.t_clean):
             scale = float(schedule.sigma(t)) / float(schedule.sigma(schedule.t_max))
             try:
-                answers.append(denoiser(start * scale, t))
+                answer, again = (denoiser(start * scale, t) for _ in range(2))
             except RuntimeError as error:
                 error.add_note(f"The network was asked with states of shape {tuple(start.shape)}.")
                 raise
+            apart = float((answer - again).norm() / answer.norm().clamp(min=1e-30))
+            if apart > ROUNDING:
+                raise ValueError(
+                    f"the denoiser does not answer the same twice: at t = {t:g} two answers to one "
+                    f"question differ by {apart:.2g} of their norm, so its ODE has no one end to "
+                    "compare with; call network.eval() (dropout), and draw no random numbers "
+                    "inside the network, or draw them from one seed at every call"
+                )
+            answers.append(answer)
     return digest([answer.float().cpu().numpy().tobytes().hex() for answer in answers])
 
 
