@@ -23,7 +23,7 @@ def where_and_when(module: str) -> dict[str, str]:
     """
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return {
-        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *without_folders(sys.argv[1:])]),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "processor": _processor(),
         "cores": str(os.cpu_count()),
@@ -32,6 +32,18 @@ def where_and_when(module: str) -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
     }
+
+
+def without_folders(words: list[str]) -> list[str]:
+    """A command's words without the options whose value is a folder of this machine alone."""
+    kept: list[str] = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        if kept and kept[-1].startswith("--") and os.path.isabs(word):
+            kept.pop()
+        elif not (option.startswith("--") and equals and os.path.isabs(value)):
+            kept.append(word)
+    return kept
 
 
 def version(name: str) -> str:

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import sde_diffusion as sd
+from benchmarks.about import without_folders
 from benchmarks.metrics import directions
 from benchmarks.quality import fresh, ours, stochastic
+from benchmarks.quality.__main__ import PEERS, _beside
 from benchmarks.quality.grids import flow, grids
 from benchmarks.quality.models import Case, load
 from benchmarks.quality.sweep import NFES, Kept, best, measure
@@ -143,6 +145,33 @@ def test_what_a_screening_names_is_measured_on_other_starts(ring, tmp_path):
         assert told[metric]["peer"] == "peer"
         assert told[metric]["share"] == pytest.approx(5.0)
         assert told[metric]["error"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_a_default_measured_is_not_taken_for_that_of_another(ring, tmp_path, monkeypatch):
+    distances = fresh.Distances(ring, tmp_path / "fresh.npz")
+    before, _ = (distances.of(ours.DEFAULT, 5) for _ in range(2))
+    assert len(distances.kept) == 1
+    monkeypatch.setattr(ours, "default_plan", lambda s, n, t: sd.SOLVERS["ddim"](
+        s, times.uniform(s, n, t_start=t)
+    ))  # fmt: skip
+    assert distances.of(ours.DEFAULT, 5).median() > 2 * before.median()
+    assert len(distances.kept) == 2
+
+
+def test_shares_fall_with_a_figure_that_they_are_made_of():
+    parts = {name: {"5": 1.0} for name in ("sde_diffusion", *PEERS)}
+    known = {"seed": 2, "points": 8, "shares": {"5": 0.9}, **parts}
+    same = {"seed": 2, "points": 8, "azula": {"5": 1.0}}
+    assert _beside(known, same) == known
+    assert "shares" not in _beside(known, {**same, "azula": {"5": 2.0}})
+    assert "shares" not in _beside({**known, "points": 9}, same)
+    assert "shares" not in _beside({k: v for k, v in known.items() if k != "azula"}, same)
+    assert _beside(known, {**same, "shares": {"5": 0.8}})["shares"] == {"5": 0.8}
+
+
+def test_recorded_commands_hold_no_folder_of_the_machine():
+    words = ["--fresh", "--kept", "/tmp/kept", "--points", "8", "--output=/home/me", "a/b"]
+    assert without_folders(words) == ["--fresh", "--points", "8", "a/b"]
 
 
 @pytest.mark.parametrize("range_", ["vp", "edm", "flow"])

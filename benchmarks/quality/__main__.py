@@ -88,9 +88,16 @@ def _write(
 
 
 def _beside(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """What was found, and what was known of the same starts besides."""
+    """What was found, and what was known of the same starts besides.
+
+    Shares that were known fall with any of the figures that they are the quotients of.
+    """
     same = all(known.get(key) == found.get(key) for key in ("seed", "points"))
-    return (known if same else {}) | found
+    both = (known if same else {}) | found
+    parts = (ours.DEFAULT.peer, *PEERS)
+    if "shares" not in found and any(p not in both or both[p] != known.get(p) for p in parts):
+        both.pop("shares", None)
+    return both
 
 
 def _read(path: Path) -> dict[str, Any]:

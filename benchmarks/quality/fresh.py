@@ -21,6 +21,7 @@ from torch import Tensor
 from sde_diffusion.files import write_atomic
 
 from .models import Case
+from .ours import Default
 from .shares import figures, share_of
 from .sweep import METRICS, Kept, Setting
 
@@ -28,7 +29,11 @@ CHOICE, MEASURE = (1, 2048), (2, 4096)  # seed and number of the starts that cho
 
 
 class Distances:
-    """|x - x*|/|x*| of every start of a case, on disk: what pairs of settings are compared by."""
+    """|x - x*|/|x*| of every start of a case, on disk: what pairs of settings are compared by.
+
+    A setting whose name does not say all of it, as that of the default, is kept by what it is made
+    of besides.
+    """
 
     def __init__(self, case: Case, path: Path) -> None:
         self.case, self.path = case, path
@@ -40,6 +45,8 @@ class Distances:
     def of(self, setting: Setting, nfe: int) -> Tensor:
         """(points,), from disk if they are there."""
         key = f"{setting.peer}|{setting.name}|{nfe}"
+        if isinstance(setting, Default):
+            key += f"|{setting.made_of(self.case, nfe)}"
         if key not in self.kept:
             y = setting.run(self.case, nfe)
             if y is None:

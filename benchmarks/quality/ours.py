@@ -27,6 +27,7 @@ from torch import Tensor
 from sde_diffusion import SOLVERS, FlowMatching, Plan, Schedule, VPLinear, run
 from sde_diffusion.few_steps import default_plan
 from sde_diffusion.grid import time_of_rho
+from sde_diffusion.store import digest
 from sde_diffusion.times import default
 from sde_diffusion.transform import analytic_first_step
 
@@ -90,6 +91,11 @@ class Default:
 
     name: str = "default"
     peer: str = "sde_diffusion"
+
+    def made_of(self, case: Case, nfe: int) -> str:
+        """A digest of the plan's rows: another one where the default is another."""
+        plan = default_plan(case.schedule, nfe, case.t_start)
+        return digest([(row.kind, row.t, row.x, row.d, row.z) for row in plan.rows])
 
     def run(self, case: Case, nfe: int, dtype: torch.dtype = torch.float64) -> Tensor | None:
         """The final y."""
