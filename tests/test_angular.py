@@ -94,3 +94,39 @@ def test_the_highest_order_has_a_corrector_too():
     make = sd.solvers.angular
     highest = make(sd.VPLinear(), grid, order=8, corrector=8)
     assert make(sd.VPLinear(), grid, order=8).equals(highest)
+
+
+def start_error(schedule, steps, make, **options):
+    """The median error of the end, relative, on a 2-D mixture from pure noise."""
+    data = sd.problems.two_gaussians()
+    start = torch.Generator().manual_seed(0)
+    x = torch.randn(32, *data.event_shape, dtype=DOUBLE, generator=start)
+    exact = data.endpoint(x, schedule, schedule.t_max, schedule.t_clean)
+    grid = sd.times.default(schedule, steps, t_end=schedule.t_clean)
+    found = sd.run(make(schedule, grid, **options), data.denoiser(schedule), x)
+    return float(((found - exact).norm(dim=1) / exact.norm(dim=1)).median())
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "order"),
+    [
+        (angular, {}, 2.8),
+        (angular, {"first_steps": "full", "corrector": 0}, 3.5),
+        (sd.solvers.velocity_adams, {"order": 4, "first_steps": "full"}, 3.5),
+    ],
+    ids=["corrected", "full", "velocity"],
+)
+@pytest.mark.parametrize("schedule", [FLOW, sd.ZeroTerminalSNR(VP)], ids=repr)
+def test_a_start_without_signal_keeps_the_order(schedule, make, options, order):
+    """From alpha = 0 the first step is corrected, or has inner nodes: w is regular there."""
+    coarse, fine = (start_error(schedule, steps, make, **options) for steps in (40, 160))
+    assert math.log2(coarse / fine) / 2 > order
+
+
+def test_a_full_start_without_signal_is_refused_where_it_has_no_limit():
+    """In lambda the first step from alpha = 0 has order 1 whatever its nodes."""
+    grid = sd.times.default(FLOW, 10)
+    for make in (sd.solvers.adams, sd.solvers.unipc):
+        with pytest.raises(ValueError, match="where alpha = 0: data prediction in lambda"):
+            make(FLOW, grid, first_steps="full")
+        make(FLOW, grid)

@@ -59,7 +59,8 @@ def adams(
 
     Raises:
         ValueError: order above the number of steps or outside 1 .. 8; a wrong word; tau < 0, or
-            with velocity prediction or a full start.
+            with velocity prediction or a full start; a full start at alpha = 0, but for velocity
+            prediction in phi or t.
     """
     return multistep(schedule, times, order, prediction, variable, tau, first_steps, lower_last)
 

@@ -108,6 +108,11 @@ def weights(
     return Weights(x, [share * total for share in shares], z)
 
 
+def regular_at_noise(prediction: str, variable: str) -> bool:
+    """Whether the integral of the interpolant has a limit in a step from alpha = 0."""
+    return prediction in _MOVING and variable not in ("lambda", "rho")
+
+
 def _first_order(
     schedule: Schedule, t: Scalar, s: Scalar, prediction: str, tau: Scalar
 ) -> tuple[Scalar, Scalar, Scalar]:
@@ -147,7 +152,7 @@ def _shares(
     noise, data = -math.inf in both, math.inf in both
     if data and (prediction == "data" or variable == "lambda"):
         return alone
-    if noise and (prediction not in _MOVING or variable in ("lambda", "rho")):
+    if noise and not regular_at_noise(prediction, variable):
         return alone
     places = [_place(schedule, node, variable) for node in nodes]
     usable = [j for j, u in enumerate(places) if math.isfinite(number_of(u))]

@@ -4,7 +4,8 @@ A step from t to s is a row through the last outputs; methods differ in that row
 repeats the step once the output at s is known, with that output among its nodes and with the same
 draw of noise: it costs no network call, since the next step keeps the output at the predicted
 state. (PECE asks again at the corrected state.) It is left out where there is no next output,
-that is in the last step, and where h is infinite.
+that is in the last step, and where the integral of the interpolant has no limit: from alpha = 0
+in lambda or rho. In the angle, phi or t the velocities are regular there, and so is the step.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from typing import NamedTuple
 from ..form import Form
 from ..names import look_up
 from ..plan import Plan
-from ..scalar import Scalar
+from ..scalar import Scalar, atan2, log, tan
 from ..schedule import Schedule
 from ..trace import Trace
-from .exponential import Weights, output, weights
+from .exponential import Weights, output, regular_at_noise, weights
 
 _MOST = 8  # beyond it, coefficients of an extrapolation only amplify errors
 
@@ -80,7 +81,14 @@ def multistep(
                 past[0] = Node(t, output(schedule, x, d, t, prediction))
         left = len(times) - 1 - i if lower_last else _MOST
         nodes = past[: min(order, left)]
-        finite = bool(schedule.alpha(t) > 0 and schedule.sigma(s) > 0)  # h is
+        regular = schedule.alpha(t) > 0 or regular_at_noise(prediction, variable)
+        finite = bool(regular and schedule.sigma(s) > 0)
+        if full_start and not regular and len(nodes) < wanted:
+            raise ValueError(
+                f"first_steps = 'full' at t = {float(t):g}, where alpha = 0: {prediction} "
+                f"prediction in {variable} has no step above order 1 from there; choose 'lower', "
+                "start where alpha > 0, or take the solver angular, which is regular at alpha = 0"
+            )
         inner = full_start and finite and len(nodes) < wanted
         if inner:
             nodes = nodes + _inner_nodes(
@@ -131,16 +139,21 @@ def _inner_nodes(
 ) -> list[Node]:
     """Outputs at points inside the step, so that known and new nodes number `wanted`.
 
-    The points lie evenly in lambda and end at s. Each sweep over them steps to every point
-    through all nodes, and raises the order of what is found there by one.
+    The points lie evenly in lambda, from alpha = 0 in the angle, and end at s. Each sweep over them
+    steps to every point through all nodes, and raises the order of what is found there by one.
     """
     if tau:
         raise ValueError(
             f"first_steps = 'full' is for tau = 0, not tau = {tau}: noise limits the start"
         )
     count = wanted - len(known)
-    low, high = schedule.half_log_snr(t), schedule.half_log_snr(s)
-    points = [schedule.time_of(low + (high - low) * (i / count)) for i in range(1, count)] + [s]
+    if schedule.alpha(t) > 0:
+        low, high = schedule.half_log_snr(t), schedule.half_log_snr(s)
+        levels = [low + (high - low) * (i / count) for i in range(1, count)]
+    else:  # pi/2 - theta, the angle from pure noise
+        angle = atan2(schedule.alpha(s), schedule.sigma(s))
+        levels = [log(tan(angle * (i / count))) for i in range(1, count)]
+    points = [schedule.time_of(level) for level in levels] + [s]
     inner: list[Node] = []
     for _ in range(count):
         nodes = known + inner

@@ -74,7 +74,7 @@ def unipc(
 
     Raises:
         ValueError: order above the number of steps or outside 1 .. 8; a wrong word; pece without
-            a corrector.
+            a corrector; a full start at alpha = 0.
     """
     look_up("prediction", prediction, {"data": 0, "noise": 0})
     row = look_up("variant", variant, VARIANTS)
