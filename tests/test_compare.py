@@ -82,6 +82,7 @@ def test_every_solver_of_the_package_takes_part(schedule):
     for entry in variants():
         told = entry.short in {cell.solver for cell in found.cells} or entry.short in equal
         assert told, entry.short
+    assert found.cells[0].solver == "default"
     assert all(cell.nfe <= 8 for cell in found.cells)
     assert not {c.solver for c in found.cells} & {e.short for e in variants() if e.stochastic}
     assert any(cell.median < 0.5 for cell in found.cells)

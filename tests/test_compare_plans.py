@@ -41,6 +41,21 @@ def test_a_plan_is_measured_at_its_own_calls_on_the_paths_of_all(tmp_path):
     assert found.best(5).solver == "few_steps(5)"
 
 
+def test_the_default_of_sample_is_a_row_of_its_own():
+    """At its own times, with as many calls as allowed; its ends are those of `sample`."""
+    ask = {"nfe": (5, 8), "grids": ["uniform"], "n": 4, "t_end": 0.0}
+    found = compared(solvers=["default"], **ask)
+    assert [(c.solver, c.grid, c.nfe) for c in found.cells] == [
+        ("default", "its own times", n) for n in (5, 8)
+    ]
+    plans = [sd.default_plan(VP, n) for n in (5, 8)]
+    named = [dataclasses.replace(plan, name=f"own {plan.nfe}") for plan in plans]
+    beside = compared(solvers=["default", "ddim eta=0.0"], plans=named, **ask)
+    errors = {(c.solver, c.allowed): c.rms for c in beside.cells}
+    for n in (5, 8):
+        assert errors["default", n] == errors[f"own {n}", n] != errors["ddim", n]
+
+
 def test_a_plan_is_ranked_by_its_own_calls_alone(tmp_path):
     """It is the best at 5, so it is behind nobody; DDIM is behind it there, and alone at 8."""
     found = compared(plans=sd.default_plan(VP, 5), out=tmp_path)

@@ -35,8 +35,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--solvers",
         type=names,
         metavar="LIST",
-        help="names, comma between, with options: 'ddim,adams order=3 variable=t' (default: "
-        "every deterministic one; see: sde-diffusion list)",
+        help="names, comma between, with options: 'ddim,adams order=3 variable=t'; 'default' is "
+        "what sample takes where nothing is named (if left out: that and every deterministic one; "
+        "see: sde-diffusion list)",
     )
     option("--grids", type=names, metavar="LIST", help="the same: 'uniform,karras rho=5'")
     option(

@@ -17,6 +17,7 @@ from ..times import GRIDS
 from .entries import Entry, options_of, twins, variants, written
 
 DEFAULT_GRIDS = ("uniform", "quadratic", "uniform_lambda", "karras", "beta", "kl_optimal")
+DEFAULT = "default"  # in place of a solver's name: what `sample` takes where nothing is named
 Solver = str | Entry | Callable[..., Plan]
 Grid = str | Callable[..., Tensor]
 Finished = Plan | str | os.PathLike[str]
@@ -62,6 +63,17 @@ def grids_to(
     if not found:
         raise ValueError("no grid to compare on: give at least one, as grids=('uniform',)")
     return found
+
+
+def default_among(
+    solvers: Sequence[Solver] | None,
+) -> tuple[tuple[str, ...], Sequence[Solver] | None]:
+    """("default",) if it is asked for, by name or by naming no solver, or (); and the others."""
+    if solvers is None:
+        return (DEFAULT,), None
+    listed = [solvers] if isinstance(solvers, str) else list(solvers)
+    rest = [s for s in listed if not (isinstance(s, str) and s.strip() == DEFAULT)]
+    return ((DEFAULT,) if len(rest) < len(listed) else ()), rest
 
 
 def entries_of(solvers: Sequence[Solver] | None, stochastic: bool, notes: list[str]) -> list[Entry]:
@@ -117,6 +129,11 @@ def plans_of(
             name, plan = Path(given).name, Plan.load(given)
         else:
             raise TypeError(f"plans: {given!r} is neither a Plan nor the path of one")
+        if name == DEFAULT:
+            raise ValueError(
+                f"plans: one is called {name!r}, as the default of `sample` is in the tables; "
+                "give it another name"
+            )
         if name in found:
             raise ValueError(
                 f"plans: two are called {name!r}, and the tables could not tell them apart; save "

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..counts import check_count
 from ..denoise import Denoiser
+from ..few_steps import default_plan
 from ..files import write_atomic
 from ..noise import noise_from
 from ..plan import Plan
@@ -35,10 +36,12 @@ from ..schedule import Schedule
 from ..store import Store, digest
 from ..times import check_grid
 from .candidates import (
+    DEFAULT,
     Finished,
     Grid,
     Solver,
     check_plans,
+    default_among,
     entries_of,
     grids_to,
     plans_of,
@@ -110,8 +113,9 @@ def compare(
         shape: of one sample, (*event), without the batch.
         nfe: allowances of network calls; each solver takes the most steps that stay within.
         solvers: names ("ddim": with all its claimed options), names with options
-            ("adams order=3 variable=t"), or functions (schedule, times) -> Plan; default: every
-            solver of the package in every claimed form, equal ones once.
+            ("adams order=3 variable=t"), or functions (schedule, times) -> Plan; "default" is what
+            `sample` takes where nothing is named, `default_plan`, at its own times. If left out:
+            "default" and every solver of the package in every claimed form, equal ones once.
         grids: names of `times.GRIDS` ("karras", "karras rho=5") or functions
             (schedule, steps, t_end=...) -> times.
         plans: finished ones, each a `Plan` or the path of its file; they take part beside the
@@ -154,7 +158,10 @@ def compare(
     check_grid(schedule, [schedule.t_max, t_end])
     check_plans(finished, schedule, allowed, t_end)
     chosen_grids = grids_to(schedule, grids, t_end, notes)
-    entries = entries_of(solvers, stochastic, notes)
+    defaults, solvers = default_among(solvers)
+    entries = (
+        entries_of(solvers, stochastic, notes) if solvers is None or solvers or not defaults else []
+    )
     entries = without_twins(entries, schedule, next(iter(chosen_grids.values())), notes)
     if schedule.sigma(t_end) == 0:
         notes.append(
@@ -176,19 +183,24 @@ def compare(
         for entry in entries
         for grid in chosen_grids
     ]
+    for calls in allowed if defaults else ():
+        plan = default_plan(schedule, calls, t_end=t_end, jumps=denoiser.jumps)
+        jobs.append(_Job(_planned(DEFAULT, OWN_TIMES, calls, plan), plan))
     for name, plan in finished.items():
         jobs.append(_Job(_planned(name, OWN_TIMES, plan.nfe, plan), plan))
     cells = _compute(jobs, denoiser, start, reference, context, seed, store, progress)
-    names = [*(e.short for e in entries), *finished, *chosen_grids, OWN_TIMES]
-    place = {name: i for i, name in enumerate(names)}
-    cells.sort(key=lambda cell: (place[cell.solver], place[cell.grid], cell.allowed))
+    shown = [DEFAULT, *(e.short for e in entries), *finished]
+    place, lane = (
+        {name: i for i, name in enumerate(names)} for names in (shown, [*chosen_grids, OWN_TIMES])
+    )
+    cells.sort(key=lambda cell: (place[cell.solver], lane[cell.grid], cell.allowed))
     about = {
         "denoiser": describe(denoiser),
         "schedule": repr(schedule),
         "shape of a sample": " x ".join(map(str, shape)),
         "starting points": f"{n}, seed {seed}",
         "paths": f"from t = {schedule.t_max:g} to t = {t_end:g}",
-        "solvers, grids": f"{len(entries)}, {len(chosen_grids)}",
+        "solvers, grids": f"{len(entries) + len(defaults)}, {len(chosen_grids)}",
         **({"finished plans": ", ".join(finished)} if finished else {}),
         "machine": f"{start.device.type}, torch {torch.__version__}",
     }
