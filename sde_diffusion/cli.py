@@ -6,6 +6,7 @@ A subcommand is a module of `commands` with a function `add`, listed below.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ COMMANDS = (train, sample, compare, tune, certify, listing)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit status: 0, 1 on an error, 130 if stopped."""
+    """Run a subcommand; returns 0, 1 on an error, 130 if stopped, 141 if nobody reads on."""
     parser = argparse.ArgumentParser(
         "sde-diffusion", description="Diffusion models: one network, every solver."
     )
@@ -24,7 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add(commands)
     options = parser.parse_args(arguments)
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read has read enough: list | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("Stopped. What is finished is kept; the same command goes on from there.")
         return 130

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,10 +95,13 @@ class PerSampleNoise(Noise):
         seeds: one non-negative integer below 2^63 for each sample of the batch.
 
     Raises:
+        TypeError: if the seeds are one number.
         ValueError: if there are no seeds, or (when used) not one for each sample.
     """
 
     def __init__(self, seeds: Sequence[int] | Tensor) -> None:
+        if not isinstance(seeds, Iterable) or (isinstance(seeds, Tensor) and seeds.ndim == 0):
+            raise TypeError(f"seeds = {seeds!r}: give one seed for each sample, as [0, 1, 2]")
         values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
         if not values:
             raise ValueError("seeds is empty; give one seed for each sample")

@@ -21,4 +21,9 @@ def plan_named(name: object, known: Mapping[str, Callable[..., Plan]]) -> Callab
             f"{name} looks at the sample before it chooses a step, so it is no plan, and only "
             "plans are certified, compared and tuned; sample takes it"
         )
+    if name == "default":
+        raise ValueError(
+            "default is no one solver: what sample takes depends on the number of steps; for its "
+            "table see default_plan(schedule, steps)"
+        )
     return look_up("solver", name, known)

@@ -330,7 +330,8 @@ def test_progress_tells_the_time_left(capsys):
         ({"t_end": 2.0}, ValueError, "lies outside"),
         ({"n": 0}, ValueError, "at least 1"),
         ({"seed": -1}, ValueError, "seed"),
-        ({"reference_tolerance": 0.0}, ValueError, "between 0 and 0.1"),
+        ({"reference_tolerance": 0.0}, ValueError, "between 1e-13, where float64 ends, and 0.1"),
+        ({"reference_tolerance": 1e-14}, ValueError, "between 1e-13"),
     ],
 )
 def test_bad_arguments_are_refused(change, error, match):

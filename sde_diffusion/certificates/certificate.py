@@ -184,12 +184,15 @@ def certify(
 
     Raises:
         ValueError: an unknown name; whatever the solver itself refuses.
-        TypeError: if the solver is no function, or returns something else than a Plan.
+        TypeError: if the solver is no function, or returns something else than a Plan; if the
+            claim is no Claim.
     """
     began = time.perf_counter()
     method = named(solver) if isinstance(solver, str) else solver
     if not callable(method):
         raise TypeError(f"solver = {solver!r}: give a name or a function to a Plan")
+    if not (claim is None or isinstance(claim, Claim)):
+        raise TypeError(f"claim = {claim!r}: give a Claim, as sde_diffusion.Claim(3)")
     options = {**(claim.options if claim else {}), **options}
     name = getattr(method, "__name__", getattr(method, "name", type(method).__name__))
     make = _once(partial(_plan, method, name, options))

@@ -9,6 +9,7 @@ from ..certificates import certify
 from ..certificates.certificate import named
 from ..certificates.table import table
 from ..comparison.entries import options_of
+from ..denoise import Denoiser
 from ..files import write_atomic
 from ..solvers import CLAIMS
 from .load import load
@@ -58,6 +59,12 @@ def run(options: argparse.Namespace) -> int:
         method = load(options.solver)
     else:
         method = named(options.solver)
+    if isinstance(method, Denoiser):
+        raise ValueError(
+            f"{options.solver} is a denoiser, and certificates are of solvers, functions "
+            "(schedule, times, **options) -> Plan; to try solvers on it: sde-diffusion compare "
+            f"--model {options.solver}"
+        )
     if not callable(method):
         raise ValueError(f"{options.solver} is no function to a Plan but {type(method).__name__}")
     found = certify(method, **options_of(options.solver, method, options.option))

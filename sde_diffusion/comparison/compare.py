@@ -85,9 +85,9 @@ class Comparison(Results):
 
 def compare(
     denoiser: Denoiser,
-    shape: Sequence[int],
+    shape: int | Sequence[int],
     *,
-    nfe: Sequence[int] = NFES,
+    nfe: int | Sequence[int] = NFES,
     solvers: Sequence[Solver] | None = None,
     grids: Sequence[Grid] | None = None,
     plans: Finished | Sequence[Finished] = (),
@@ -110,8 +110,9 @@ def compare(
 
     Args:
         denoiser: a network and how to read it (`NetworkDenoiser`), or any `Denoiser`.
-        shape: of one sample, (*event), without the batch.
-        nfe: allowances of network calls; each solver takes the most steps that stay within.
+        shape: of one sample, (*event), without the batch; 2 is (2,).
+        nfe: allowances of network calls, one or several; each solver takes the most steps that
+            stay within.
         solvers: names ("ddim": with all its claimed options), names with options
             ("adams order=3 variable=t"), or functions (schedule, times) -> Plan; "default" is what
             `sample` takes where nothing is named, `default_plan`, at its own times. If left out:
@@ -148,6 +149,7 @@ def compare(
         )
     schedule = denoiser.schedule
     allowed = _checked_nfe(nfe)
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
     check_count("n", n)
     folder = None if out is None else Path(out)
     if folder is not None and folder.exists() and not folder.is_dir():
@@ -314,7 +316,9 @@ def _reference(
     return reference
 
 
-def _checked_nfe(nfe: Sequence[int]) -> list[int]:
+def _checked_nfe(nfe: int | Sequence[int]) -> list[int]:
+    if isinstance(nfe, int):
+        nfe = (nfe,)
     wrong = [k for k in nfe if isinstance(k, bool) or not isinstance(k, int) or k < 1]
     if wrong or not len(nfe):
         raise ValueError(f"nfe = {list(nfe)}: give whole numbers of at least 1, as (5, 10, 20)")

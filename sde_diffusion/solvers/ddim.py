@@ -64,6 +64,10 @@ def ddim(schedule: Schedule, times: list[Scalar], eta: float | Sequence[float] =
 
 def each_step(eta: Scalar | Sequence[Scalar], steps: int) -> list[Scalar]:
     """eta of every step, from one for all or one for each; ValueError outside [0, 1]."""
+    if isinstance(eta, np.ndarray | Tensor) and eta.ndim > 1:
+        raise ValueError(
+            f"eta has the shape {tuple(eta.shape)}: give one number, or one a step, for all samples"
+        )
     if isinstance(eta, np.ndarray) or (isinstance(eta, Tensor) and not eta.requires_grad):
         eta = eta.tolist()
     alone = isinstance(eta, int | float) or (isinstance(eta, Tensor) and eta.ndim == 0)
