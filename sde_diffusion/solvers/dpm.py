@@ -173,6 +173,8 @@ def dpm_solver_2m(
     x_s = (alpha_s/alpha_t) x_t - sigma_s (e^h - 1) [(1 + 1/(2r)) eps - 1/(2r) eps_prev],
     r = h_prev / h; the first step is of order 1.
 
+    A single step is `ddim`'s: 2 steps are the fewest with one of order 2.
+
     Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, algorithm 2, with eps in the place of d.
 
     Args:
@@ -207,6 +209,9 @@ def dpm_solver_3m(
 
     x_s = (alpha_s/alpha_t) x_t - sigma_s [(e^h - 1) eps + ((e^h - 1)/h - 1) D1
           + 2 ((e^h - 1 - h)/h^2 - 1/2) D2] with D1, D2 as for `dpm_solver_pp_3m`.
+
+    The first two steps are of order 1 and 2 (`first_steps="lower"`): with 1 or 2 steps the order is
+    lowered to that, and 3 are the fewest with a step of order 3.
 
     Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, appendix; the multistep-3 of the authors'
     code with noise prediction, which lacks the factor 2 (`difference="shipped"`, order 2).

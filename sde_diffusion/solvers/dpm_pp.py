@@ -99,6 +99,8 @@ def dpm_solver_pp_2m(
     r = h_prev / h. The first step is of order 1, and so is a step to sigma = 0 or from
     alpha = 0, where h is infinite.
 
+    A single step is `ddim`'s: 2 steps are the fewest with one of order 2.
+
     Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, algorithm 2.
 
     Args:
@@ -138,6 +140,9 @@ def dpm_solver_pp_3m(
     r0 = h_1/h, r1 = h_2/h. The authors' code, diffusers and k-diffusion lack the factor 2: their
     row ("shipped") has order 2; at fewer than about 50 steps it is often the better one, its
     extrapolation being the milder.
+
+    The first two steps are of order 1 and 2 (`first_steps="lower"`): with 1 or 2 steps the order is
+    lowered to that, and 3 are the fewest with a step of order 3.
 
     Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, appendix (multistep solver of order 3).
 
