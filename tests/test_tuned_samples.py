@@ -77,7 +77,12 @@ def test_paths_of_a_normal_law_are_found(found):
 
 def test_claims_are_differences_by_seed(found):
     made = samples.claims(found, 4, 6)
-    assert set(made) == set(RULERS)
+    chosen = {figure + samples.CHOSEN for figure in samples.HELD_OUT}
+    assert set(made) == {*RULERS, *chosen}
+    free = found["training-free"]["6"]
+    for figure in samples.HELD_OUT:
+        train = free[figure.replace("held-out", "train")]["setting"]
+        assert free[figure + samples.CHOSEN]["setting"] == train
     a = found["paths"]["4"]["figures"]["law sliced"]
     b = found["training-free"]["6"]["law sliced"]["values"]
     expected = sum(x - y for x, y in zip(a, b, strict=True)) / len(a)

@@ -54,9 +54,8 @@ def measure(
         best = best_training_free(study, nfe, say)
         cells = {figure: _of(study, nfe, setting, figure) for figure, setting in best.items()}
         for figure in HELD_OUT:
-            cells[figure + CHOSEN] = _of(
-                study, nfe, best[figure.replace("held-out", "train")], figure
-            )
+            by_training = best[figure.replace("held-out", "train")]
+            cells[figure + CHOSEN] = _of(study, nfe, by_training, figure)
         found["training-free"][str(nfe)] = cells
     for nfe in tuned:
         for name in FITS:
@@ -111,8 +110,8 @@ def markdown(found: dict[str, Any], about: dict[str, str]) -> str:
         errors = " and ".join(f"{error:.2g}" for error in found["over digits"].values())
         parts += [
             f"The errors are those of the starts. By {HARDEST} the 599 digits themselves leave one "
-            f"of {errors} (jackknife), and by them the best training-free has been chosen; but in the "
-            "first two rows it was by the digits of the training, which is all the tuned plans know."
+            f"of {errors} (jackknife), and by them the best training-free has been chosen; in the "
+            "first two rows it was by those of the training, which is all that tuned plans know."
         ]
     parts += [_table(found, figure) for figure in (*RULERS, *ERRORS)]
     return "\n\n".join(parts) + "\n"
