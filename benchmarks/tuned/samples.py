@@ -121,13 +121,11 @@ def _table(found: dict[str, Any], figure: str) -> str:
     best, own = found["training-free"], {name: found[name] for name in FITS}
     nfes = sorted({int(n) for cells in (best, *own.values()) for n in cells})
     rows = [[figure, *(f"NFE {n}" for n in nfes)], ["---"] * (len(nfes) + 1)]
-    for what, text in (("best training-free", lambda c: _cell(c["values"])), ("", _setting)):
-        rows.append([what, *(text(best[str(n)][figure]) if str(n) in best else "" for n in nfes)])
-    if (other := figure + CHOSEN) in next(iter(best.values())):
-        for what, text in ((f"best{CHOSEN}", lambda c: _cell(c["values"])), ("", _setting)):
-            rows.append(
-                [what, *(text(best[str(n)][other]) if str(n) in best else "" for n in nfes)]
-            )
+    for key, what in ((figure, "best training-free"), (figure + CHOSEN, f"best{CHOSEN}")):
+        if key in next(iter(best.values())):
+            for first, text in ((what, lambda c: _cell(c["values"])), ("", _setting)):
+                texts = [text(best[str(n)][key]) if str(n) in best else "" for n in nfes]
+                rows.append([first, *texts])
     for name, cells in own.items():
         texts = [_cell(cells[str(n)]["figures"][figure]) if str(n) in cells else "" for n in nfes]
         rows.append([f"tuned to {name}", *texts])
