@@ -66,7 +66,7 @@ def restarts(
     *,
     state: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
-    max_iterations: int = 15,
+    max_iterations: int = 40,
     ftol: float = 1e-3,
     chunk: int = 128,
     guesses: Sequence[Plan] = (),
