@@ -6,7 +6,16 @@ import pytest
 import torch
 
 import sde_diffusion as sd
-from sde_diffusion.tuning.loss import Loss, balanced, endpoint, features, path_at, trajectory
+from sde_diffusion.tuning.loss import (
+    Loss,
+    balanced,
+    endpoint,
+    features,
+    path_at,
+    robust,
+    trajectory,
+)
+from sde_diffusion.tuning.measure import Errors
 from sde_diffusion.tuning.pairs import Pairs
 from tests.enumeration import SCHEDULES
 
@@ -131,12 +140,12 @@ def test_a_share_of_the_square_counts_all_the_same():
 def test_the_balanced_loss_has_no_unit():
     """Errors ten times as large, of what is bettered and of the fit, have the same loss."""
     s = torch.tensor([1e-6, 1e-4, 0.3]).double()
-    one, other = (balanced(x * 0.2, x * 0.01) for x in (0.1, 1.0))
+    one, other = (balanced(Errors(0, x * 0.2, x * 0.01)) for x in (0.1, 1.0))
     torch.testing.assert_close(
         one.penalty(s / 100) / one.scale**2, other.penalty(s) / other.scale**2
     )
-    assert balanced(math.inf, math.inf) == endpoint()
-    assert 0 < float(balanced(0.0, 0.0).penalty(s).min()) < math.inf
+    assert balanced(Errors()) == robust(Errors()) == endpoint()
+    assert 0 < float(balanced(Errors(0, 0, 0)).penalty(s).min()) < math.inf
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])

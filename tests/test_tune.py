@@ -63,8 +63,12 @@ def test_a_plan_tuned_again_knows_what_it_was_before(tuned):
 def test_it_knows_how_it_was_made(tuned, tmp_path):
     origin = tuned.origin
     assert (origin["label"], origin["nfe"], origin["free"]) == ("the ring", 4, "scalars")
-    usual = 0.03 * origin["results"]["default"]["validation"]["median"]
-    assert (origin["loss"], origin["method"], origin["seed"]) == (f"endpoint({usual:g})", "walk", 3)
+    usual = 3 * origin["results"]["default"]["validation"]["median"]
+    assert (origin["loss"], origin["method"], origin["seed"]) == (
+        f"endpoint({usual:g}, 0.02)",
+        "walk",
+        3,
+    )
     assert origin["starts"] == {"train": 90, "validation": 30}
     assert origin["version"] == sd.__version__
     assert origin["fit"]["numbers"] == 3

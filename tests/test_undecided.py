@@ -136,6 +136,15 @@ def test_bad_input_is_refused():
     for alike in ({"free": "gits"}, {"loss": "sliced", "free": "coefficients"}):
         with pytest.raises(ValueError, match="takes all alike"):
             tune("ddim", DENOISER, 256, keep=64, **task, **alike)
+    for ends in (STARTS[:100], torch.cat([STARTS, STARTS])):
+        with pytest.raises(ValueError, match="give the end of each start"):
+            tune("angular", DENOISER, STARTS, ends, keep=64, nfe=3)
+    asked = Counting()
+    with pytest.raises(ValueError, match="teacher"):
+        tune("angular", asked, STARTS, "exakt", keep=64, nfe=3)
+    assert asked.asked < 45
+    with pytest.raises(ValueError, match="keep = 0"):
+        tune("angular", DENOISER, 256, keep=0, **task)
     with pytest.raises(ValueError, match="train starts for"):
         tune("angular", DENOISER, 256, keep=8, **task)
     pairs = Pairs(STARTS, STARTS, 1.0, 0.0)

@@ -104,7 +104,7 @@ def _measure(
     base = SOLVERS["angular"](case.schedule, times)
     usual = default_plan(case.schedule, nfe, case.t_start)
     errors = measure(usual, denoiser, endpoint(), given.validation)
-    loss = balanced(errors.rms, errors.median)
+    loss = balanced(errors)
     task = (denoiser, loss, given.train, given.validation)
     begun = _begun(output, model, range_, nfe, again)
     began, cpu = time.monotonic(), time.process_time()

@@ -50,7 +50,7 @@ def many(folder: Path, model: str, range_: str) -> Pairs:
 
 
 def _single(pairs: Pairs) -> Pairs:
-    return replace(pairs, starts=pairs.starts.float(), ends=pairs.ends.float())
+    return replace(pairs, starts=pairs.starts.float(), ends=pairs.ends.float()).normal()
 
 
 def _pairs(

@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,7 +34,6 @@ from ..scalar import atan2
 from ..schedule import Schedule
 from .pairs import Pairs
 
-_USUAL, _SQUARE = 0.03, 100.0
 _LEAST = 1e-9  # relative errors are rounding below
 
 Residual = Callable[[Tensor, Tensor, Pairs], Tensor]
@@ -64,6 +64,12 @@ class Loss:
             )
         if not 0 <= self.share < float("inf"):
             raise ValueError(f"share = {self.share}: what the square counts, at least 0 and finite")
+
+    def __str__(self) -> str:
+        if math.isinf(self.scale):
+            return self.name
+        share = f", {self.share:g}" if self.share else ""
+        return f"{self.name}({self.scale:g}{share})"
 
     def values(self, states: Tensor, times: Tensor, pairs: Pairs) -> Tensor:
         """w rho(|r|^2) of each sample, w its weight; float64, (batch,)."""
@@ -115,20 +121,44 @@ def endpoint(scale: float = float("inf"), share: float = 0.0) -> Loss:
     return Loss("endpoint", relative_ends, scale, share)
 
 
-def balanced(rms: float, median: float) -> Loss:
-    """The endpoint loss that is to make smaller both the RMS and the median of the errors.
+class Usual(Protocol):
+    """The errors of what is to be bettered, |r| over samples: `measure.Errors`."""
 
-    rho(s)/c^2 = log(1 + s/c^2) + 100 s/rms^2,   c = 0.03 median: a tenth of the mean square, and
-    ten times as small a usual error, are each a few units. The mean square alone if that is no
-    number.
+    @property
+    def rms(self) -> float:
+        """Root mean square."""
+
+    @property
+    def median(self) -> float:
+        """Half of the samples have less."""
+
+
+def balanced(usual: Usual) -> Loss:
+    """The endpoint loss for a fit that begins with the mean square: both RMS and median fall.
+
+    rho(s)/c^2 = log(1 + s/c^2) + 100 s/rms^2,   c = 0.03 median. Where the errors are no numbers,
+    the mean square.
 
     Args:
-        rms, median: of |r|, of what is to be bettered.
+        usual: errors of what is to be bettered.
     """
-    if not (math.isfinite(rms) and math.isfinite(median)):
+    if not (math.isfinite(usual.rms) and math.isfinite(usual.median)):
         return endpoint()
-    scale = max(_USUAL * median, _LEAST)
-    return endpoint(scale, _SQUARE * (scale / max(rms, _LEAST)) ** 2)
+    scale = max(0.03 * usual.median, _LEAST)
+    return endpoint(scale, 100 * (scale / max(usual.rms, _LEAST)) ** 2)
+
+
+def robust(usual: Usual) -> Loss:
+    """The endpoint loss for a fit that begins far from its end: c = 3 median, b = 0.02.
+
+    Where the errors are no numbers, the mean square.
+
+    Args:
+        usual: errors of what is to be bettered.
+    """
+    if not math.isfinite(usual.median):
+        return endpoint()
+    return endpoint(max(3 * usual.median, _LEAST), 0.02)
 
 
 def trajectory(schedule: Schedule, scale: float = float("inf")) -> Loss:

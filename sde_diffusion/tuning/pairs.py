@@ -19,9 +19,9 @@ class Pairs:
         t_start, t_end: the times of both.
         times: where the path is known, (m,), float64, from t_start to t_end; None: the ends only.
         states: the path there, (m, n, *event); None likewise.
+        origin: who the teacher was and what it was asked, in plain JSON values.
         weights: how much each counts in a mean over them, (n,), positive, of mean 1, on the host;
             None: all alike.
-        origin: who the teacher was and what it was asked, in plain JSON values.
     """
 
     starts: Tensor
@@ -30,8 +30,8 @@ class Pairs:
     t_end: float
     times: Tensor | None = None
     states: Tensor | None = None
-    weights: Tensor | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -43,6 +43,11 @@ class Pairs:
     def take(self, chosen: Tensor) -> Pairs:
         """The samples of some indices."""
         return self._at(chosen)
+
+    def normal(self) -> Pairs:
+        """The same with weights of mean 1."""
+        weights = self.weights
+        return self if weights is None else replace(self, weights=weights / weights.mean())
 
     def weighed(self, values: Tensor) -> Tensor:
         """One value for each sample, times its weight, (n,)."""

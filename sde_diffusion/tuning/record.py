@@ -58,7 +58,7 @@ def record_of(
         "t_start": number_of(plan.rows[0].t),
         "t_end": number_of(plan.rows[-1].t),
         "free": way.free,
-        "loss": loss.name if math.isinf(loss.scale) else f"{loss.name}({loss.scale:g})",
+        "loss": str(loss),
         "method": way.method,
         "fit": {
             "numbers": len(fit.numbers),

@@ -57,6 +57,11 @@ def pairs_of(
         drawn = {name: options[name] for name in ("shape", "seed", "dtype", "device")}
         told = {name: options[name] for name in ("seed", "chunk", "label", "folder", "progress")}
         x = starting_points(denoiser, starts, t=t_start, **drawn)
+        if isinstance(reference, Tensor):
+            _check_shape(reference, x)
+        first = {**options, "folder": None, "progress": False}
+        one = reference[:1] if isinstance(reference, Tensor) else reference
+        pairs_of(one, denoiser, base, x[:1], with_path, **first)  # what is wrong is said at once
         chosen, weights = choose_starts(denoiser, x, keep, t_start=t_start, t_end=t_end, **told)
         known = reference[chosen] if isinstance(reference, Tensor) else reference
         pairs = pairs_of(known, denoiser, base, x[chosen], with_path, **options)
@@ -65,11 +70,7 @@ def pairs_of(
     if isinstance(reference, Tensor):
         drawn = {name: options[name] for name in ("shape", "seed", "dtype", "device")}
         x = starting_points(denoiser, starts, t=t_start, **drawn)
-        if reference.shape != x.shape:
-            raise ValueError(
-                f"the reference has shape {tuple(reference.shape)}, and the starts have "
-                f"{tuple(x.shape)}: give the end of each start"
-            )
+        _check_shape(reference, x)
         pairs = Pairs(x, reference.to(x), t_start, t_end)
         check_pairs(pairs, base, None)
         return pairs
@@ -87,6 +88,14 @@ def pairs_of(
         return teach(denoiser, starts, teacher=reference, **ends, **options)
     path = path_times(base.schedule, t_start, t_end)
     return teach(denoiser, starts, teacher=reference, times=path, **options)
+
+
+def _check_shape(reference: Tensor, starts: Tensor) -> None:
+    if reference.shape != starts.shape:
+        raise ValueError(
+            f"the reference has shape {tuple(reference.shape)}, and the starts have "
+            f"{tuple(starts.shape)}: give the end of each start"
+        )
 
 
 def how_many(
@@ -150,11 +159,14 @@ def check_pairs(pairs: Pairs, base: Base, starts: Tensor | int | None) -> None:
     check_times(pairs.t_start, pairs.t_end, base, "the reference")
     weights = pairs.weights
     if weights is not None and not (
-        weights.shape == (len(pairs),) and bool((weights.isfinite() & (weights > 0)).all())
+        isinstance(weights, Tensor)
+        and weights.shape == (len(pairs),)
+        and bool((weights.isfinite() & (weights > 0)).all())
     ):
+        what = f"of shape {tuple(weights.shape)}" if isinstance(weights, Tensor) else repr(weights)
         raise ValueError(
-            f"the reference has weights of shape {tuple(weights.shape)}, the least "
-            f"{float(weights.min()):g}: give a positive one for each of its {len(pairs)} starts"
+            f"the reference has weights {what}: give a tensor with a positive one for each of its "
+            f"{len(pairs)} starts"
         )
     if isinstance(starts, Tensor) and not (
         starts.shape == pairs.starts.shape and bool((starts.to(pairs.starts) == pairs.starts).all())

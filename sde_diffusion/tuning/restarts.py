@@ -83,7 +83,7 @@ def restarts(
         validation: starts to choose on.
         state: of the last `Progress`, to go on as if there had been no break.
         watch: called after each iteration.
-        max_iterations: of each of the last fits, on all starts.
+        max_iterations: of each of the fits on all starts.
         ftol: of `least_squares`, in every fit.
         chunk: samples run at once.
         guesses: plans of as many calls with the same ends, to try beside the usual ones: say, one
@@ -108,8 +108,10 @@ def restarts(
     looked = sorted(looked, key=lambda one: one[0].loss)[:_SECOND]
     early = [(fits(one.plan, wide, _EARLY, signs, few=True), signs) for one, signs in looked]
     early = sorted(early, key=lambda one: one[0].loss)[:_LAST]
-    ready = [(fits(one.plan, wide, _WIDE, signs), signs) for one, signs in early]
-    last = [fits(one.plan, loss, max_iterations, signs) for one, signs in ready]
+    if wide != loss:
+        most = min(_WIDE, max_iterations)
+        early = [(fits(one.plan, wide, most, signs), signs) for one, signs in early]
+    last = [fits(one.plan, loss, max_iterations, signs) for one, signs in early]
     found, fit, _ = min(last, key=lambda one: one.loss)
     spent = time.monotonic() - began
     return found, Fit(fit.numbers, fit.train, fit.validation, fits.iterations, spent, fit.stopped)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..certificates import invariants
 from ..comparison.compare import describe
+from ..counts import check_count
 from ..denoise import Denoiser
 from ..names import look_up
 from ..plan import Plan
@@ -41,7 +42,7 @@ from .choices import KNOTS_OF_PATHS, LAWS, LOSSES, PATHWISE, WITH_PATH, Fitter
 from .family import Family
 from .fit import Fit
 from .kept import fingerprint, probe
-from .loss import Loss, balanced, endpoint
+from .loss import Loss, balanced, endpoint, robust
 from .measure import Errors, measure
 from .pairs import Pairs
 from .record import GAIN, before, record_of, warn
@@ -97,8 +98,9 @@ def tune(
         free: what is free: a name of `FAMILIES` or `STRATEGIES`, or a function `Base` -> `Family`.
         loss: a name of `LOSSES`, or a `Loss` of one's own.
         scale: of a loss given by name: relative errors beyond it count little (`Loss`); inf: all
-            count by their square; default: for "endpoint" what makes both RMS and median smaller
-            (`loss.balanced`), inf for the others.
+            count by their square; default: for "endpoint" what suits the errors of the default of
+            `sample` (`loss.balanced` where a table is fitted in stages, else `loss.robust`), inf
+            for the others.
         method: a name of `METHODS`, or a function of that kind; default: what suits `free`.
         keep: how many of the starts to use: half of them those whose end is most in doubt, half
             drawn from the others, and each counts for as many as it stands for
@@ -146,9 +148,11 @@ def tune(
     way = way_of(free, method, beginning, options, chunk, seed, also)
     if way.family is not None:
         _check_law(way.family.plan(), target)
-    count = how_many(starts, reference, keep)
     if keep is not None:
+        check_count("keep", keep, 2)
+    if keep is not None or getattr(reference, "weights", None) is not None:
         _check_weighed(target, way)
+    count = how_many(starts, reference, keep)
     if count is not None:
         trained = count - held_out(count, validation)
         if trained < way.numbers:
@@ -171,7 +175,7 @@ def tune(
         known["default"] = usual
     if loss == "endpoint" and scale is None:
         errors = measure(usual or beginning.plan, denoiser, endpoint(), held, chunk)
-        target = balanced(errors.rms, errors.median)
+        target = (balanced if way.free == "table" and way.family is None else robust)(errors)
     compared = _Compared(denoiser, target, train, held, chunk, seed)
     found = {key: compared(plan) for key, plan in known.items()}
     if not math.isfinite(found["base"][1].loss):
@@ -239,7 +243,8 @@ def _check_weighed(loss: Loss, way: Way) -> None:
     if alike:
         what = f"free = {way.free!r}" if way.free in KNOTS_OF_PATHS else f"loss = {loss.name!r}"
         raise ValueError(
-            f"keep chooses starts that count differently, and {what} takes all alike: leave it out"
+            f"keep and weights make starts count differently, and {what} takes all alike: leave "
+            "them out"
         )
 
 
@@ -251,7 +256,7 @@ def split(pairs: Pairs, validation: float | int) -> tuple[Pairs, Pairs]:
     """
     n = len(pairs)
     held = held_out(n, validation)
-    return pairs.part(0, n - held), pairs.part(n - held)
+    return pairs.part(0, n - held).normal(), pairs.part(n - held).normal()
 
 
 def held_out(n: int, validation: float | int) -> int:

@@ -1,10 +1,10 @@
 r"""Which of many starting points to fit on: those whose end is in doubt, and some of the others.
 
 Between the modes of the data paths part, and near the border few steps send a sample to the wrong
-side. Such starts are some per cent of all and nearly all of the mean square error, so that a fit
-on plain draws learns from a hundred of them what it could learn from thousands. How much the end
-of a start is in doubt, a few plans tell for some fifty network calls: with x_(n) the end by the
-default of `sample` with n calls,
+side. Such starts are some per cent of all, and most of the mean square error of good plans: a fit
+sees more of them if they are drawn more often than chance would. How much the end of a start is in
+doubt, a few plans tell for 45 network calls: with x_(n) the end by the default of `sample` with n
+calls,
 
     s = max over n = 9, 12 of |x_(n) - x_(24)| / |x_(24)|.
 
@@ -25,12 +25,13 @@ from ..counts import check_count
 from ..denoise import Denoiser
 from ..few_steps import default_plan
 from ..progress import Progress
-from ..run import run
+from ..run import check_state, run
 from ..store import digest
 from .kept import check_same, fingerprint, keep, kept, probe
+from .teacher import check_one_condition
 
 COARSE, FINE = (9, 12), 24  # network calls of the plans that are compared
-_CHUNKS = 16  # chunks in a file
+_CHUNKS = 4  # chunks in a file
 
 
 def choose_starts(
@@ -63,10 +64,17 @@ def choose_starts(
         (indices (m,), in an order by chance; weights (m,), float64, of mean 1).
 
     Raises:
-        ValueError: a count that is no whole number from 2 to M; a folder of another network.
+        TypeError: `denoiser` is none.
+        ValueError: starts that are no states, or a count that is no whole number from 2 to M; a
+            condition for each sample; a folder of another network.
         FloatingPointError: a path that leaves the finite numbers.
     """
-    check_count("keep", count)
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(f"choose_starts needs a Denoiser, not {type(denoiser).__name__}")
+    check_one_condition(denoiser)
+    check_state(starts)
+    check_count("keep", count, 2)
+    check_count("chunk", chunk)
     total = len(starts)
     if not 2 <= count <= total:
         raise ValueError(f"keep = {count} of {total} starts: give from 2 to {total}")
