@@ -10,8 +10,8 @@ such sample is an RMS of 0.02 to 0.04, so that the RMS of good plans is a count 
 Writes the figures, a picture and the plans themselves into the output folder and prints, for each
 model and range of noise, the tuned plan beside the best sampler of any library that quality.json
 knows. The fits of vp begin with the plans of edm, those of edm with first guesses. What was
-measured before stays: remove a cell's two files to fit it anew, or
-go on with the fit of its plan (`--again`).
+measured before stays: remove a cell's two files to fit it anew, or go on with the fit (`--again`)
+from its plan or from that of the other range, whichever is better on the validation starts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from sde_diffusion.tuning.base import Base
 from sde_diffusion.tuning.fit import Fit
 from sde_diffusion.tuning.kept import probe
 from sde_diffusion.tuning.least_squares import least_squares
-from sde_diffusion.tuning.loss import balanced, endpoint
+from sde_diffusion.tuning.loss import balanced, endpoint, robust
 from sde_diffusion.tuning.measure import measure
 from sde_diffusion.tuning.restarts import first_guesses, restarts
 from sde_diffusion.tuning.resume import Keeper
@@ -51,7 +51,7 @@ from .figure import draw
 from .many import markdown, measured
 
 NFES = (4, 5, 6, 8, 10)
-_LONGEST = 15  # iterations of a fit that begins with a fitted table
+_LONGEST, _FTOL = 40, 1e-4  # of a fit that begins with a fitted table
 LIBRARIES = ("sde_diffusion", "k-diffusion", "azula", "diffusers")
 SHARE = {4: 0.5, 5: 0.5, 6: 0.5, 8: 0.65, 10: 0.8}  # of the best RMS that a tuned plan may have
 
@@ -104,9 +104,9 @@ def _measure(
     base = SOLVERS["angular"](case.schedule, times)
     usual = default_plan(case.schedule, nfe, case.t_start)
     errors = measure(usual, denoiser, endpoint(), given.validation)
-    loss = balanced(errors)
-    task = (denoiser, loss, given.train, given.validation)
     begun = _begun(output, model, range_, nfe, again)
+    loss = robust(errors) if begun else balanced(errors)
+    task = (denoiser, loss, given.train, given.validation)
     began, cpu = time.monotonic(), time.process_time()
     family = table(first_guesses(base, case.schedule)[0], case.schedule)
     found = lambda v: measure(family.plan(v), denoiser, loss, given.validation).loss
@@ -117,7 +117,7 @@ def _measure(
         if not begun:
             return restarts(Base(base, case.schedule, base.times), *task, **going)
         best = replace(family, start=begun[chosen])
-        fit = least_squares(best, *task, max_iterations=_LONGEST, **going)
+        fit = least_squares(best, *task, max_iterations=_LONGEST, ftol=_FTOL, **going)
         return best.plan(fit.numbers), fit
 
     file = kept / "fits" / f"{model}-{range_}-{nfe}{'-again' * again}.npz"
@@ -146,9 +146,13 @@ def _measure(
 
 
 def _begun(output: Path, model: str, range_: str, nfe: int, again: bool) -> dict[str, Tensor]:
-    """Tables to begin with: that of edm, and of the cell itself if it is fitted `again`."""
+    """Tables to begin with: for vp that of edm; of both ranges if the cell is fitted `again`."""
     found = {}
-    known = (range_, "its own plan", again), ("edm", "the plan of edm", range_ != "edm")
+    other = "vp" if range_ == "edm" else "edm"
+    known = (
+        (range_, "its own plan", again),
+        (other, f"the plan of {other}", again or other == "edm"),
+    )
     for of, name, asked in known:
         path = _plan_path(output, model, of, nfe)
         if asked and path.exists():
