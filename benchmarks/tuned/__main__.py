@@ -1,7 +1,7 @@
 """Tables fitted to closed-form models at 4 to 10 network calls, against samplers that are not.
 
 python -m benchmarks.tuned [--model NAME ...] [--range NAME ...] [--nfe N ...]
-                           [--again] [--quality FILE] [--output DIR] [--kept DIR]
+                           [--again] [--seed N] [--quality FILE] [--output DIR] [--kept DIR]
 
 From 512 fixed starting points, none of them fitted on, to sigma = 0: RMS and median of
 |x - x*|/|x*| against the exact end, and how many of them end elsewhere, off by more than 0.3: one
@@ -68,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kept", type=Path, default=Path("benchmarks/output/tuned"))
     again = "go on with the fits of the cells named; the best on validation starts is kept"
     parser.add_argument("--again", action="store_true", help=again)
+    signs = "of the signs in fits that go on: another one may find another minimum"
+    parser.add_argument("--seed", type=int, default=0, help=signs)
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # weights of far digits: products with these take twice as long
@@ -78,7 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
             for nfe in sorted(asked.nfe):
                 path = _cell_path(asked.output, model, range_, nfe)
                 if asked.again or not path.exists():
-                    cell = _measure(model, range_, nfe, asked.output, asked.kept, asked.again)
+                    cell = _measure(
+                        model, range_, nfe, asked.output, asked.kept, asked.again, asked.seed
+                    )
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_atomic(path, json.dumps(cell, indent=1).encode())
                     print(f"{name}, {nfe} calls: {cell['test']}", file=sys.stderr, flush=True)
@@ -95,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure(
-    model: str, range_: str, nfe: int, output: Path, kept: Path, again: bool
+    model: str, range_: str, nfe: int, output: Path, kept: Path, again: bool, seed: int = 0
 ) -> dict[str, Any]:
     """Fit one plan and test it."""
     case, given = load(kept, model, range_), sets(kept, model, range_)
@@ -117,7 +121,8 @@ def _measure(
         if not begun:
             return restarts(Base(base, case.schedule, base.times), *task, **going)
         best = replace(family, start=begun[chosen])
-        fit = least_squares(best, *task, max_iterations=_LONGEST, ftol=_FTOL, **going)
+        options: dict[str, Any] = {"max_iterations": _LONGEST, "ftol": _FTOL, "seed": seed}
+        fit = least_squares(best, *task, **options, **going)
         return best.plan(fit.numbers), fit
 
     file = kept / "fits" / f"{model}-{range_}-{nfe}{'-again' * again}.npz"
