@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,8 @@ def _measure(
         if not begun:
             return restarts(Base(base, case.schedule, base.times), *task, **going)
         best = replace(family, start=begun[chosen])
-        options: dict[str, Any] = {"max_iterations": _LONGEST, "ftol": _FTOL, "seed": seed}
-        fit = least_squares(best, *task, **options, **going)
+        go_on = partial(least_squares, max_iterations=_LONGEST, ftol=_FTOL, seed=seed)
+        fit = go_on(best, *task, **going)
         return best.plan(fit.numbers), fit
 
     file = kept / "fits" / f"{model}-{range_}-{nfe}{'-again' * again}.npz"
