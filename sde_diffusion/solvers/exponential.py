@@ -154,7 +154,7 @@ def _shares(
         return alone
     if noise and not regular_at_noise(prediction, variable):
         return alone
-    places = [_place(schedule, node, variable) for node in nodes]
+    places = [place(schedule, node, variable) for node in nodes]
     usable = [j for j, u in enumerate(places) if math.isfinite(number_of(u))]
     if variable == "t":
         u, measure = _along_time(schedule, t, s, lambda_s, prediction, tau)
@@ -175,8 +175,8 @@ def _shares(
     return shares
 
 
-def _place(schedule: Schedule, t: Scalar, variable: str) -> Scalar:
-    """A node's position in the variable of the interpolant."""
+def place(schedule: Schedule, t: Scalar, variable: str) -> Scalar:
+    """The position of a time in the variable of the interpolant."""
     if variable == "t":
         return t
     if variable == "lambda":
@@ -214,7 +214,7 @@ def _along_noise(
 ) -> tuple[Any, Any]:
     """The same in rho (noise), phi or the angle, which stay finite where lambda is not."""
     name = {"noise": "rho", "velocity": "phi", "angular": "angle"}[prediction]
-    a, b = _place(schedule, t, name), _place(schedule, s, name)
+    a, b = place(schedule, t, name), place(schedule, s, name)
     xp, y, w = _arrays(a, b)
     u = a + (b - a) * y
     if variable == name:

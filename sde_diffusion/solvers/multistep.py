@@ -6,6 +6,11 @@ draw of noise: it costs no network call, since the next step keeps the output at
 state. (PECE asks again at the corrected state.) It is left out where there is no next output,
 that is in the last step, and where the integral of the interpolant has no limit: from alpha = 0
 in lambda or rho. In the angle, phi or t the velocities are regular there, and so is the step.
+
+The step to sigma = 0 stays as long as the cleanest call of the network makes it while the others
+shrink with their number. Extrapolated over it from the latest outputs alone, a polynomial of degree
+k is as large as the k-th power of its length over theirs, and so are all roundings. Its nodes are
+therefore the latest outputs that lie at least half its length apart.
 """
 
 from __future__ import annotations
@@ -15,15 +20,16 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
-from ..form import Form
+from ..form import Form, number_of
 from ..names import look_up
 from ..plan import Plan
 from ..scalar import Scalar, atan2, log, tan
 from ..schedule import Schedule
 from ..trace import Trace
-from .exponential import Weights, output, regular_at_noise, weights
+from .exponential import Weights, output, place, regular_at_noise, weights
 
 _MOST = 8  # beyond it, coefficients of an extrapolation only amplify errors
+_APART = 0.5  # of the length of the step to sigma = 0: how far apart its nodes are, at least
 
 
 class Node(NamedTuple):
@@ -49,6 +55,7 @@ def multistep(
     row: Row = weights,
     corrector: int = 0,
     mode: str = "pec",
+    last: int | None = None,
 ) -> Plan:
     """The plan of a multistep method.
 
@@ -59,6 +66,7 @@ def multistep(
         row: the step through given nodes.
         corrector: the number of outputs of the corrector, the new one among them; 0: none.
         mode: "pec", or "pece" to ask the network again at the corrected state.
+        last: the number of outputs of the step to sigma = 0, if not `order`.
     """
     check_order(order, len(times) - 1)
     if corrector:
@@ -69,18 +77,21 @@ def multistep(
     trace = Trace(times[0])
     x = trace.x
     past: list[Node] = []  # latest first
-    last: _Step | None = None  # a step that waits for its correction
+    waiting: _Step | None = None  # for its correction
     for i, (t, s) in enumerate(pairwise(times)):
         x, d = trace.denoise(x, t)
-        past = [Node(t, output(schedule, x, d, t, prediction)), *past][: max(order, corrector)]
-        if last:
-            new, *old = past[: last.corrector]
-            x = trace.store(last.through([*old[:1], new, *old[1:]]), t)  # the step's start first
+        past = [Node(t, output(schedule, x, d, t, prediction)), *past]
+        if waiting:
+            new, *old = past[: waiting.corrector]
+            x = trace.store(waiting.through([*old[:1], new, *old[1:]]), t)  # the step's start first
             if again:
                 x, d = trace.stage(x, t)
                 past[0] = Node(t, output(schedule, x, d, t, prediction))
         left = len(times) - 1 - i if lower_last else _MOST
-        nodes = past[: min(order, left)]
+        if schedule.sigma(s) > 0:
+            nodes = past[: min(order, left)]
+        else:
+            nodes = _apart(schedule, past, s, variable)[: min(last or order, left)]
         regular = schedule.alpha(t) > 0 or regular_at_noise(prediction, variable)
         finite = bool(regular and schedule.sigma(s) > 0)
         if full_start and not regular and len(nodes) < wanted:
@@ -98,7 +109,7 @@ def multistep(
         weigh = partial(row, schedule, t, s, prediction=prediction, variable=variable, tau=tau_t)
         z = trace.noise(t, s) if tau_t else None
         now = _Step(x, z, weigh, min(corrector, left + 1))
-        last = now if corrector and finite and not inner else None
+        waiting = now if corrector and finite and not inner else None
         x = now.through(nodes)
     return trace.end(x, times[-1])
 
@@ -123,6 +134,17 @@ class _Step(NamedTuple):
         """The state at the end of the step."""
         w = self.weigh(nodes=[node.t for node in nodes])
         return w.state(self.x, [node.output for node in nodes], self.z)
+
+
+def _apart(schedule: Schedule, past: list[Node], s: Scalar, variable: str) -> list[Node]:
+    """The latest output and those before it that lie half the step to s apart."""
+    places = [number_of(place(schedule, node.t, variable)) for node in past]
+    least = _APART * abs(number_of(place(schedule, s, variable)) - places[0])
+    chosen = [0]
+    for i, u in enumerate(places):
+        if abs(u - places[chosen[-1]]) >= least:
+            chosen.append(i)
+    return [past[i] for i in chosen]
 
 
 def _inner_nodes(
