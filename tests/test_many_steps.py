@@ -2,13 +2,12 @@
 
 import pytest
 import torch
+from enumeration import every_solver
 
 import sde_diffusion as sd
 from sde_diffusion.certificates import invariants
 from sde_diffusion.solvers.exponential import weights
 from sde_diffusion.solvers.multistep import multistep
-
-from enumeration import every_solver
 
 
 @pytest.mark.parametrize(("name", "options"), every_solver())

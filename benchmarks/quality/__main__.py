@@ -73,10 +73,10 @@ def _write(
 ) -> dict[str, Any]:
     """The cell with what was measured anew, written into the file beside all else in it."""
     content = _read(path)
-    if part != "fresh":
-        content["about"][part] = about
     cell: dict[str, Any] = content["cells"].setdefault(name, {})
-    for inner in ("settings", "fresh"):
+    if part != "fresh":
+        found["about"] = {part: about}
+    for inner in ("about", "settings", "fresh"):
         if inner in found:
             found[inner] = _beside(cell.get(inner, {}), found[inner])
     cell |= found
@@ -101,9 +101,9 @@ def _beside(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What the file holds, "about" and "cells"; both empty where there is none."""
+    """What the file holds, "cells" by name; none where there is no file."""
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return {"about": {}, "cells": {}} | kept
+    return {"cells": {}} | kept
 
 
 def _better(screened: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

@@ -63,8 +63,8 @@ def angular(
     What is left at None is chosen by the number of steps: order 3 below 20 steps and 4 from there;
     below 8 steps no corrector, which would reach too far back, from 8 on one of an output more
     than the order; from 8 to 19 steps, the last steps have lower orders, so that the result is
-    close to the network's last output. The step to sigma = 0, which has no corrector, takes as
-    many outputs as the corrector does, where lower_last does not say otherwise. On closed-form data each was the best of its range.
+    close to the network's last output; from 20 on, the step to sigma = 0, which has no corrector,
+    takes as many outputs as the corrector does. On closed-form data each was the best of its range.
 
     Args:
         schedule: alpha_t, sigma_t.
@@ -92,5 +92,5 @@ def angular(
         first_steps=first_steps,
         lower_last=lower_last,
         corrector=corrector,
-        last=max(order, corrector),  # where no corrector follows
+        last=max(order, corrector),
     )
