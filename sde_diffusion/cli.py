@@ -31,9 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read has read enough: list | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("Stopped. What is finished is kept; the same command goes on from there.")
+        print(*getattr(stop, "__notes__", []), sep="\n", end="")
         return 130
     except (ImportError, OSError, TypeError, ValueError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        notes = getattr(error, "__notes__", [])
+        print(*(f"error: {error}", *notes), sep="\n", file=sys.stderr)
         return 1

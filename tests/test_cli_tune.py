@@ -61,9 +61,12 @@ def test_a_stopped_run_goes_on(folder, capsys):
     for stop in (every // 2, every - 5):
         model.Stopping.calls, model.Stopping.stop = 0, stop
         assert main(other) == 130
-        assert "the same command goes on" in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert "the same command goes on" in told
         assert not (folder / "other.json").exists()
         assert model.Stopping.calls > 10
+    (best,) = (folder / "other.tuning").rglob("*.best.json")
+    assert f"It lies in {best.relative_to(folder)}" in told
     model.Stopping.calls, model.Stopping.stop = 0, 10**9
     assert main(other) == 0
     assert model.Stopping.calls < every / 2

@@ -89,7 +89,7 @@ def in_turn(
     while here.turn < turns:
         indices = list(blocks[here.turn % len(blocks)])
         part, place = block(family, indices, here.numbers), torch.tensor(indices)
-        told = None if watch is None else partial(_tell, watch, here, place)
+        told = None if watch is None else partial(_tell, watch, family, here, place)
         last = method(
             part, denoiser, loss, train, validation, state=here.inner, watch=told, **options
         )
@@ -123,11 +123,12 @@ class _State:
     inner: Mapping[str, Any] | None = None  # of the turn's fit
 
 
-def _tell(watch: Watch, here: _State, place: Tensor, inner: Progress) -> None:
+def _tell(watch: Watch, family: Family, here: _State, place: Tensor, inner: Progress) -> None:
     """Pass on what a turn's fit tells, for all numbers."""
     numbers = here.numbers.index_copy(0, place, inner.numbers)
     state = dict(vars(replace(here, inner=dict(inner.state))))
-    watch(Progress(here.iteration + inner.iteration, numbers, inner.train, inner.validation, state))
+    iteration, losses = here.iteration + inner.iteration, (inner.train, inner.validation)
+    watch(Progress(iteration, numbers, *losses, state, family))
 
 
 def alternate(

@@ -8,6 +8,7 @@ it is given the `state` of the last `Progress` that its `watch` was told.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from .family import Family
+from .loss import Loss
+from .pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,12 @@ class Progress:
     Attributes:
         iteration: counted from 1.
         numbers: the free numbers, (P,).
-        train, validation: the loss on both sets of starts.
+        train, validation: the loss on both sets of starts; NaN: not looked at in this iteration.
         state: what the method needs to go on from here (plain numbers, lists and tensors), to be
             given back as `state=`.
+        family: that the numbers are of; None: the one that the fit was given.
+        unit: of both losses, where it changes in a fit (`unit_of`); those of two units do not
+            compare.
     """
 
     iteration: int
@@ -34,10 +40,18 @@ class Progress:
     train: float
     validation: float
     state: Mapping[str, Any] = field(default_factory=dict)
+    family: Family | None = None
+    unit: str = ""
 
 
 Watch = Callable[[Progress], None]
 """Called after each iteration; an exception in it (Ctrl-C) ends the fit."""
+
+
+def unit_of(loss: Loss, pairs: Pairs) -> str:
+    """What a loss is measured in, and on how many starts."""
+    square = ", the mean square" if math.isinf(loss.scale) else ""
+    return f"{loss}{square}, on {len(pairs)} starts"
 
 
 def check_state(family: Family, state: Mapping[str, Any] | None) -> None:
@@ -57,7 +71,8 @@ class Fit:
         numbers: (P,), float64.
         train, validation: their loss on both sets.
         iterations, seconds: spent.
-        stopped: why it ended: "converged", "iterations" or "not finite".
+        stopped: why it ended: "converged", "iterations" or "not finite": there was no loss at the
+            start, or none to go on from what was found.
     """
 
     numbers: Tensor

@@ -79,7 +79,7 @@ def gradient(
         validation: other pairs, on which the best of the iterations is chosen.
         state: of the last `Progress` of a fit with these same arguments, to go on exactly as if
             there had been no break.
-        watch: called after each iteration.
+        watch: called after each iteration whose step was taken.
         max_iterations: K, counted from the very beginning.
         learning_rate: eta > 0, about the change of each number in the first step.
         batch: samples an iteration; all of `train` if there are fewer.
@@ -114,8 +114,9 @@ def gradient(
         with differentiable():
             now = descent.iterate(now)
         now = replace(now, seconds=spent + time.monotonic() - began)
-        if watch is not None:
-            watch(Progress(now.iteration, now.numbers, now.train, now.validation, dict(vars(now))))
+        if watch is not None and not now.refused:
+            held = now.validation if descent.looks(now.iteration) else math.nan
+            watch(Progress(now.iteration, now.numbers, now.train, held, dict(vars(now))))
     stopped = "not finite" if now.refused >= PATIENCE else "iterations"
     final = task.value(now.best, task.train)
     seconds = spent + time.monotonic() - began
@@ -247,6 +248,10 @@ class _Descent:
         refused = 0 if math.isfinite(value) else PATIENCE
         return _State(u, zero, zero, u, moves, generator, value, value, refused=refused)
 
+    def looks(self, iteration: int) -> bool:
+        """Whether an iteration looks at the validation pairs."""
+        return iteration % self.every == 0 or iteration == self.max_iterations
+
     def iterate(self, now: _State) -> _State:
         """Propose a step, and take it if the loss and its gradient are finite there."""
         task, iteration = self.task, now.iteration + 1
@@ -261,8 +266,7 @@ class _Descent:
             value, slope, pulls = task.slope(u, chosen, now.moves, draw)
         except FloatingPointError:
             return _refused(now)
-        look = iteration % self.every == 0 or iteration == self.max_iterations
-        held = task.value(u, task.validation) if look else now.validation
+        held = task.value(u, task.validation) if self.looks(iteration) else now.validation
         if not (math.isfinite(value) and bool(slope.isfinite().all()) and math.isfinite(held)):
             return _refused(now)
         if held < now.best_validation:

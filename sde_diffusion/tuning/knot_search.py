@@ -18,6 +18,7 @@ from ..plan import Plan
 from .base import Base
 from .bound import bound_times
 from .dynamic_programming import gits_times, oss_times
+from .family import Family
 from .fit import Fit, Progress, Watch
 from .knots import numbers_of
 from .loss import Loss
@@ -102,5 +103,6 @@ def _judged(
     )
     found = numbers_of(base.schedule, times) if len(times) > 2 else torch.zeros(0)
     if watch is not None:
-        watch(Progress(1, found, on_train, held))
+        only = Family(free, lambda _: plan, found, ())
+        watch(Progress(1, found, on_train, held, family=only))
     return plan, Fit(found, on_train, held, 1, time.monotonic() - began)

@@ -75,7 +75,7 @@ def least_squares(
 
     Returns:
         The best numbers by validation loss; stopped is "not finite" if there was no loss at the
-        start, which are then the numbers.
+        start, which are then the numbers, or no derivative, or no loss any more, in mid-fit.
 
     Raises:
         ValueError: fewer train pairs than free numbers, no validation pairs, a state of another
@@ -99,13 +99,15 @@ def least_squares(
         else:
             here = _State(**state)
         check_gradient(denoiser, family.plan(), fitted.pairs.starts[: min(chunk, 2)])
-    while math.isfinite(here.train) and here.iteration < max_iterations and here.idle < _IDLE:
+    stopped = "" if math.isfinite(here.train) else "not finite"
+    while not stopped and here.iteration < max_iterations and here.idle < _IDLE:
         with differentiable():
-            _advance(here, fitted, tested, ftol, seed)
-        if watch is not None:
+            finite = _advance(here, fitted, tested, ftol, seed)
+        if not finite:
+            stopped = "not finite"
+        elif watch is not None:
             watch(here.progress())
-    stopped = "converged" if here.idle >= _IDLE else "iterations"
-    stopped = stopped if math.isfinite(here.train) else "not finite"
+    stopped = stopped or ("converged" if here.idle >= _IDLE else "iterations")
     spent = time.monotonic() - began
     return Fit(here.best, here.best_train, here.best_validation, here.iteration, spent, stopped)
 
@@ -124,34 +126,53 @@ class _State:
     iteration: int = 0
     idle: int = 0  # iterations since the loss last fell by more than ftol of it
 
+    def take(self, numbers: Tensor, train: float, validation: float, ftol: float) -> None:
+        """Go on from these numbers, whose loss on the train pairs is less."""
+        self.iteration += 1
+        self.idle = 0 if train < (1 - ftol) * self.train else self.idle + 1
+        self.numbers, self.train, self.validation = numbers, train, validation
+        self.damping = max(self.damping * _LESS, _LOWEST)
+        if validation < self.best_validation:
+            self.best, self.best_train, self.best_validation = numbers, train, validation
+
     def progress(self) -> Progress:
         """What the watcher sees."""
         return Progress(self.iteration, self.numbers, self.train, self.validation, dict(vars(self)))
 
 
-def _advance(here: _State, fitted: Objective, tested: Objective, ftol: float, seed: int) -> None:
-    """One iteration: steps tried with growing damping until one lowers the loss."""
+def _advance(here: _State, fitted: Objective, tested: Objective, ftol: float, seed: int) -> bool:
+    """One iteration: steps tried with growing damping until one lowers the loss.
+
+    False, with nothing found out, if there is no derivative or, asked again, no loss where it
+    stands: then it is the network that no longer answers.
+    """
     signs = (seed * 1_000_003 + here.iteration) % 2**63
     gradient, hessian = fitted.normal_equations(here.numbers, signs)
+    if not bool(gradient.isfinite().all() and hessian.isfinite().all()):
+        return False
     diagonal = hessian.diagonal()
     scale = diagonal.clamp(min=max(1e-12 * float(diagonal.max()), 1e-300)).sqrt()
     scaled, unit = hessian / torch.outer(scale, scale), torch.eye(len(scale), dtype=scale.dtype)
-    here.iteration += 1
-    here.idle += 1
+    seen = []
     for _ in range(_TRIES):
         step = torch.linalg.solve(scaled + here.damping * unit, gradient / scale) / scale
         numbers = here.numbers - step
-        train = fitted.value(numbers)
-        if train < here.train:
-            if train < (1 - ftol) * here.train:
-                here.idle = 0
-            here.numbers, here.train, here.validation = numbers, train, tested.value(numbers)
-            here.damping = max(here.damping * _LESS, _LOWEST)
-            if here.validation < here.best_validation:
-                here.best, here.best_train = numbers, train
-                here.best_validation = here.validation
-            return
+        seen.append(fitted.value(numbers))
+        if seen[-1] < here.train:
+            held = tested.value(numbers)
+            if _fails(held) and _fails(tested.value(here.numbers)) > _fails(here.validation):
+                return False
+            here.take(numbers, seen[-1], held, ftol)
+            return True
         here.damping *= _MORE
+    if any(map(_fails, seen)) and _fails(fitted.value(here.numbers)):
+        return False
+    here.iteration, here.idle = here.iteration + 1, here.idle + 1
+    return True
+
+
+def _fails(loss: float) -> bool:
+    return not math.isfinite(loss)
 
 
 def _check(

@@ -74,7 +74,7 @@ def quasi_newton(
 
     Returns:
         The best numbers by validation loss; stopped is "not finite" if there was no loss at the
-        start, which are then the numbers.
+        start, which are then the numbers, or none any more in mid-fit.
 
     Raises:
         ValueError: an argument out of its range; no pairs; a state of another family; a network
@@ -92,8 +92,11 @@ def quasi_newton(
     spent, stopped = now.seconds, "" if math.isfinite(now.train) else "not finite"
     while not stopped and now.iteration < max_iterations:
         with differentiable():
-            now = _iterate(task, now, ftol)
-        now = replace(now, seconds=spent + time.monotonic() - began)
+            then = _iterate(task, now, ftol)
+        if then is None:
+            stopped = "not finite"
+            break
+        now = replace(then, seconds=spent + time.monotonic() - began)
         if watch is not None:
             watch(Progress(now.iteration, now.numbers, now.train, now.validation, dict(vars(now))))
         stopped = "converged" if now.idle >= IDLE else ""
@@ -137,23 +140,31 @@ def _look(task: Task, u: Tensor) -> tuple[float, Tensor]:
     return (value if bool(slope.isfinite().all()) else math.nan), slope
 
 
-def _iterate(task: Task, now: _State, ftol: float) -> _State:
-    """One step down; where none is found the curvature is forgotten, and that is an idle one."""
+def _iterate(task: Task, now: _State, ftol: float) -> _State | None:
+    """One step down; where none is found the curvature is forgotten, and that is an idle one.
+
+    None if there is, asked again, no loss where it stands: the network no longer answers.
+    """
     iteration, known = now.iteration + 1, len(now.inverse) > 0
     way = -now.inverse @ now.slope if known else -now.slope
     length, promised = float(way.norm()), float(now.slope @ way)
     if length == 0.0:
         return replace(now, iteration=iteration, idle=IDLE)
-    share = min(1.0 if known else FIRST / length, LONGEST / length)
+    share, fine = min(1.0 if known else FIRST / length, LONGEST / length), True
     for _ in range(TRIES):
         u = now.numbers + share * way
         value, slope = _look(task, u)
         if value <= now.train + FALL * share * promised:
             break
+        fine = fine and math.isfinite(value)
         share /= 2 if math.isfinite(value) else 4
     else:
+        if not fine and _silent(task, now, task.train):
+            return None
         return replace(now, iteration=iteration, inverse=now.inverse[:0, :0], idle=now.idle + 1)
     held = task.value(u, task.validation)
+    if not math.isfinite(held) and _silent(task, now, task.validation):
+        return None
     if held < now.best_validation:
         now = replace(now, best=u, best_validation=held)
     gained = now.train - value > ftol * abs(now.train)
@@ -167,6 +178,11 @@ def _iterate(task: Task, now: _State, ftol: float) -> _State:
         iteration=iteration,
         idle=0 if gained else now.idle + 1,
     )
+
+
+def _silent(task: Task, now: _State, pairs: Pairs) -> bool:
+    """Whether there is no loss any more at the numbers of a state."""
+    return not math.isfinite(task.value(now.numbers, pairs))
 
 
 def _updated(inverse: Tensor, s: Tensor, y: Tensor) -> Tensor:

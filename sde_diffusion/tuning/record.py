@@ -25,25 +25,28 @@ GAIN = 1 + 1e-6  # less than this is rounding, and no gain over what there was b
 def warn(
     found: Mapping[str, tuple[Errors, Errors]], plans: Mapping[str, Plan], fit: Fit, best: str
 ) -> None:
-    """Say aloud what is less than hoped for."""
+    """Say aloud what is less than hoped for, at the line that called `tune`."""
     loss = {key: on[1].loss for key, on in found.items()}
     if fit.stopped.startswith("not finite"):
         kept = "the best plan until then, on the validation starts, is kept"
-        warnings.warn(f"the fit ended early ({fit.stopped}): {kept}", stacklevel=3)
-    if best == "base":
+        if best == "base":
+            kept = f"until then it had not bettered {plans['base'].name}, which is returned"
+        kept += "; look at what the network answers"
+        warnings.warn(f"the fit ended early ({fit.stopped}): {kept}", stacklevel=4)
+    elif best == "base":
         warnings.warn(
             f"the fit ended ({ended(fit.stopped)}) with a loss of {loss['tuned']:.3g} on the "
             f"validation starts, and {plans['base'].name}, to begin with, has "
             f"{loss['base']:.3g}: that plan is returned. Give more starts, another base or "
             "another `free`",
-            stacklevel=3,
+            stacklevel=4,
         )
     if loss.get("default", math.inf) * GAIN < loss[best]:
         warnings.warn(
             f"the default of sample, {plans['default'].name}, has a loss of {loss['default']:.3g} "
             f"on the validation starts, less than {loss[best]:.3g} of the plan returned: begin "
             "with base='angular', or free more",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -31,6 +31,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -44,7 +45,8 @@ from ..schedule import Schedule
 from ..solvers.angular import angular
 from ..transform import analytic_first_step
 from .base import Base
-from .fit import Fit, Progress, Watch
+from .family import Family
+from .fit import Fit, Progress, Watch, unit_of
 from .least_squares import least_squares
 from .loss import Loss
 from .measure import measure
@@ -205,6 +207,7 @@ class _Fits:
         if few:
             train = train.part(0, max(_FEW, len(family.start)))
             validation = validation.part(0, _FEW)
+        told = partial(self._tell, family, unit_of(loss, validation))
         fit = self._remembered() or least_squares(
             family,
             self.denoiser,
@@ -212,7 +215,7 @@ class _Fits:
             train,
             validation,
             state=self._unfinished(),
-            watch=self._tell,
+            watch=told,
             max_iterations=iterations,
             ftol=self.ftol,
             chunk=self.chunk,
@@ -246,8 +249,9 @@ class _Fits:
         inner: Mapping[str, Any] = self.state["inner"]
         return inner
 
-    def _tell(self, progress: Progress) -> None:
+    def _tell(self, family: Family, unit: str, progress: Progress) -> None:
         if self.watch is not None:
             state = {"done": list(self.done), "inner": dict(progress.state)}
             at = self.iterations + progress.iteration
-            self.watch(Progress(at, progress.numbers, progress.train, progress.validation, state))
+            losses = progress.train, progress.validation
+            self.watch(Progress(at, progress.numbers, *losses, state, family, unit))

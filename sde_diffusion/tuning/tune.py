@@ -40,7 +40,7 @@ from .base import Base
 from .begin import Solver, Times, begin, default_sampler
 from .choices import KNOTS_OF_PATHS, LAWS, LOSSES, PATHWISE, WITH_PATH, Fitter
 from .family import Family
-from .fit import Fit
+from .fit import Fit, unit_of
 from .kept import fingerprint, probe
 from .loss import Loss, balanced, endpoint, robust
 from .measure import Errors, measure
@@ -49,6 +49,7 @@ from .record import GAIN, before, record_of, warn
 from .reference import Reference, how_many, pairs_of
 from .report import summary
 from .resume import Keeper
+from .stopped import best_kept, best_plan_file, check_answered, paths_kept
 from .way import Way, way_of
 
 
@@ -128,8 +129,10 @@ def tune(
         TypeError, ValueError: unknown names and options (with the nearest right one); no nfe, or
             one that is not the plan's; fewer train starts than free numbers, no validation starts;
             a reference of another schedule, shape, or time; a folder of another network.
-        FloatingPointError: if the teacher, or the base, leaves the finite numbers.
-        KeyboardInterrupt: passed on, after the state was saved.
+        FloatingPointError: if the teacher, or the base, leaves the finite numbers, or if the
+            network does so in mid-fit for good.
+        KeyboardInterrupt, and what the network raises: passed on, after the state was saved; the
+            best plan so far is the exception's attribute `plan`, and with a folder in a file there.
     """
     began = time.monotonic()
     if not isinstance(denoiser, Denoiser):
@@ -166,9 +169,10 @@ def tune(
     teaching: dict[str, Any] = {"shape": shape, "seed": seed, "dtype": dtype, "device": device}
     teaching |= {"tolerance": tolerance, "chunk": chunk, "label": label, "folder": folder}
     with_path = bool({target.name, way.free} & WITH_PATH)
-    pairs = pairs_of(
-        reference, denoiser, beginning, starts, with_path, keep, **teaching, progress=progress
-    )
+    with paths_kept(folder):
+        pairs = pairs_of(
+            reference, denoiser, beginning, starts, with_path, keep, **teaching, progress=progress
+        )
     train, held = split(pairs, validation)
     known, usual = {"base": beginning.plan}, default_sampler(beginning)
     if usual is not None and not usual.equals(beginning.plan):
@@ -178,7 +182,8 @@ def tune(
         target = (balanced if way.free == "table" and way.family is None else robust)(errors)
     compared = _Compared(denoiser, target, train, held, chunk, seed)
     found = {key: compared(plan) for key, plan in known.items()}
-    if not math.isfinite(found["base"][1].loss):
+    begin_loss = found["base"][1].loss
+    if not math.isfinite(begin_loss):
         raise FloatingPointError(
             f"the loss of {beginning.plan.name}, to begin with, is not finite on the validation "
             "starts: begin with another base, or look at the network's answers"
@@ -196,8 +201,14 @@ def tune(
     weights = () if pairs.weights is None else (pairs.weights,)
     settled += [fingerprint(pairs.starts, pairs.ends, *weights), label, __version__]
     file = None if folder is None else Path(folder) / "fits" / f"{digest(settled)}.npz"
-    tuned, fit = _fitted(way, beginning, compared, file, label, pairs, progress)
-    found["tuned"] = compared(tuned)
+    answers = probe(denoiser, pairs.starts, pairs.t_start, pairs.t_end)
+    with Progress(0, progress) as telling:
+        keeper = Keeper(file, answers, label, telling, way.family, best_plan_file(file))
+        with best_kept(keeper, beginning.plan, begin_loss, unit_of(target, held)):
+            tuned, fit = _fitted(way, beginning, compared, keeper)
+            found["tuned"] = compared(tuned)
+            again = lambda: compared(beginning.plan)[1].loss
+            check_answered(found["tuned"][1].loss, keeper, again)
     plans = {**known, "tuned": tuned}
     bettered = found["tuned"][1].loss * GAIN < found["base"][1].loss
     best = "tuned" if bettered else "base"
@@ -296,36 +307,19 @@ class _Compared:
         return train, validation
 
 
-def _fitted(
-    way: Way,
-    base: Base,
-    task: _Compared,
-    file: Path | None,
-    label: str,
-    pairs: Pairs,
-    progress: bool,
-) -> tuple[Plan, Fit]:
+def _fitted(way: Way, base: Base, task: _Compared, keeper: Keeper) -> tuple[Plan, Fit]:
     """The fit, gone on with where it was stopped; what it found best if it leaves the numbers."""
-    answers = probe(task.denoiser, pairs.starts, pairs.t_start, pairs.t_end)
-    with Progress(0, progress) as telling:
-        keeper = Keeper(file, answers, label, telling)
-        given = task.denoiser, task.loss, task.train, task.validation
-        try:
-            plan, fit = way.run(*given, state=keeper.state, watch=keeper)
-        except FloatingPointError as error:
-            if keeper.best is None or way.family is None:
-                raise
-            plan = way.family.plan(keeper.best)
-            fit = Fit(keeper.best, math.nan, keeper.best_loss, 0, math.nan, f"not finite: {error}")
-        except KeyboardInterrupt as stop:
-            stop.add_note(
-                "The fit is lost: give tune a folder= to keep it."
-                if file is None
-                else f"The same call goes on from here; the fit so far is in {file}."
-            )
+    given = task.denoiser, task.loss, task.train, task.validation
+    try:
+        plan, fit = way.run(*given, state=keeper.state, watch=keeper)
+    except FloatingPointError as error:
+        best = keeper.best
+        if best is None:
             raise
-        finally:
-            spent = keeper.seconds  # no more than is saved
-            keeper.save()
+        stopped = f"not finite: {error}"
+        fit = Fit(best.numbers, math.nan, best.loss, best.iteration, math.nan, stopped)
+        plan = best.plan
+    spent = keeper.seconds
+    keeper.save()
     name = f"tuned {way.free}, NFE {plan.nfe}, from {base.plan.name}"
     return made_for(plan.detached(), base.schedule, name), replace(fit, seconds=spent)
