@@ -139,6 +139,28 @@ def test_a_chunk_is_found_again_beside_other_starts(tmp_path):
         teach(Counting(1.01), starts[2:], **settings)
 
 
+def test_starts_are_found_again_in_other_company(tmp_path):
+    """Another choice among the same starts, in another order, asks only for those not yet known."""
+    starts = torch.randn(12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    settings = {"teacher": "dopri5", "chunk": 4, "folder": tmp_path, "label": "mine"}
+    first = teach(IDEAL, starts[:8], **settings)
+    again = Counting()
+    chosen = torch.tensor([7, 2, 2, 5, 0])
+    found = teach(again, starts[chosen], **settings)
+    assert again.calls == 3  # the probe
+    assert torch.equal(found.ends, first.ends[chosen])
+    mixed = torch.tensor([9, 1, 11, 4, 8, 10])
+    whole, rest = Counting(), Counting()
+    expected = teach(whole, starts[mixed], **{**settings, "folder": None})
+    found = teach(rest, starts[mixed], **settings)
+    torch.testing.assert_close(found.ends, expected.ends, rtol=1e-12, atol=1e-12)
+    assert rest.calls < whole.calls
+    far = torch.cat([starts[:9], torch.full((1, 2), 9.0, dtype=torch.float64)])
+    broken = sd.FunctionDenoiser(lambda x, t: IDEAL(x, t) / (x.norm(dim=1) < 9)[:, None], VP)
+    with pytest.raises(FloatingPointError, match="from start 9 "):
+        teach(broken, far, **settings)
+
+
 @pytest.mark.parametrize("reference", ["dop853", torch.zeros(60, 2), "pairs"])
 def test_a_condition_for_each_sample_is_refused(reference):
     """In chunks and parts a sample has another number than in the batch."""

@@ -48,8 +48,13 @@ def keep(path: Path, values: Mapping[str, Any]) -> None:
     write_atomic(path, content.getvalue())
 
 
-def kept(path: Path) -> dict[str, Any] | None:
-    """What `keep` wrote, tensors on the CPU; None if there is no such file, or it is damaged."""
+def kept(path: Path, *names: str) -> dict[str, Any] | None:
+    """What `keep` wrote, tensors on the CPU; None if there is no such file, or it is damaged.
+
+    Args:
+        path: of the file.
+        names: of the values to read; default: all.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             content = json.loads(str(archive["text"]))
@@ -65,7 +70,8 @@ def kept(path: Path) -> dict[str, Any] | None:
                     return [whole(inner) for inner in value]
                 return value
 
-            return dict(whole(content["values"]))
+            values = content["values"]
+            return {name: whole(values[name]) for name in names or values}
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
 

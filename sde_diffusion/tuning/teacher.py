@@ -3,9 +3,9 @@ r"""Teachers: where the paths of the probability-flow ODE go from many starting 
 A plan is fitted to the ends x* of the network's own ODE (and perhaps to points on its paths), so
 these are made first, once, far more accurately than a few steps can be. It is the dear part: a
 path costs some hundred network calls. So it is done in chunks of samples; with a folder each
-finished chunk is kept there, and is found again by all that settles it: the starting points, the
-schedule, the times, the teacher and its tolerance, the network's label. The network itself is
-probed: another one under the same label is refused.
+finished chunk is kept there, and its paths are found again (`paths`) by all that settles one: the
+starting point, the schedule, the times, the teacher and its tolerance, the network's label. The
+network itself is probed: another one under the same label is refused.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ..problem import ExactDenoiser
 from ..progress import Progress
 from ..run import check_state, record
 from ..sample import starting_state
-from ..store import digest
 from ..times import check_grid
-from .kept import check_same, fingerprint, keep, kept, probe
+from .kept import probe
 from .pairs import Pairs
+from .paths import Paths
 
 Teacher = str | Plan
 Carry = Callable[[Tensor, float, float], Tensor]
@@ -74,7 +74,7 @@ def teach(
         times: where the path is wanted too, from t_start to t_end; of a plan, some of its times.
         chunk: samples at once, which settles the memory.
         label: of the network, for the folder and for the record of what is fitted.
-        folder: keeps finished chunks; the same call goes on after them.
+        folder: keeps finished chunks; a call with some of the same starts asks only for the others.
         dtype: of starts drawn: float64, or float32.
         device: of starts drawn; default: the network's.
         progress: tell on stderr how far it is.
@@ -111,24 +111,24 @@ def teach(
     settled = [repr(schedule), grid, with_path, label, str(starts.dtype)]
     settled.append(teacher.matrix().tolist() if isinstance(teacher, Plan) else [name, tolerance])
     answers = probe(denoiser, starts, grid[0], grid[-1])
-    parts = starts.split(chunk)
-    found: list[Tensor] = []
+    states = starts.new_empty(len(grid) if with_path else 2, *starts.shape)
+    known, store = torch.tensor([], dtype=torch.int64), None
+    if folder is not None:
+        store = Paths(folder, settled, answers, label)
+        known, found = store.find(starts, len(states))
+        states[:, known] = found
+    left = torch.ones(len(starts), dtype=torch.bool).index_fill(0, known, False).nonzero()[:, 0]
     with Progress(len(starts), progress) as telling:
-        for i, part in enumerate(parts):
-            telling.advance(0, f"teacher's paths, chunk {i + 1} of {len(parts)}")
-            file = None
-            if folder is not None:
-                settles = digest([settled, fingerprint(part)])
-                file = Path(folder) / "teacher" / f"{settles}.npz"
-            states = _kept(file, answers, label, part, len(grid) if with_path else 2)
-            if states is None:
-                states = _computed(path, part, i * chunk)
-                states = states if with_path else states[[0, -1]]
-                if file is not None:
-                    keep(file, {"states": states[1:], "answers": answers})
-            found.append(states)
+        telling.advance(len(known), "teacher's paths")
+        for first in range(0, len(left), chunk):
+            part = left[first : first + chunk]
+            of = -(-len(left) // chunk)
+            telling.advance(0, f"teacher's paths, chunk {first // chunk + 1} of {of}")
+            found = _computed(path, starts[part], part.tolist())
+            states[:, part] = found if with_path else found[[0, -1]]
+            if store is not None:
+                store.put(starts[part], states[:, part])
             telling.advance(len(part), "teacher's paths")
-    states = torch.cat(found, 1)
     origin = {
         "teacher": name,
         "tolerance": None if isinstance(teacher, Plan) else tolerance,
@@ -138,8 +138,8 @@ def teach(
     }
     if not with_path:
         return Pairs(starts, states[-1], grid[0], grid[-1], origin=origin)
-    known = torch.tensor(grid, dtype=torch.float64)
-    return Pairs(starts, states[-1], grid[0], grid[-1], known, states, origin=origin)
+    at = torch.tensor(grid, dtype=torch.float64)
+    return Pairs(starts, states[-1], grid[0], grid[-1], at, states, origin=origin)
 
 
 def check_one_condition(denoiser: Denoiser) -> None:
@@ -276,40 +276,26 @@ def _exact(denoiser: Denoiser, x: Tensor, t: float, s: float, tolerance: float) 
     return float(schedule.alpha(s)) * denoiser(at_clean, clean)
 
 
-def _computed(path: Callable[[Tensor], Tensor], x: Tensor, first: int) -> Tensor:
+def _computed(path: Callable[[Tensor], Tensor], x: Tensor, numbers: list[int]) -> Tensor:
     """The path of a chunk; FloatingPointError names the starts whose paths are not finite."""
     try:
         states = path(x)
     except FloatingPointError as error:
         if len(x) == 1:
             raise FloatingPointError(
-                f"the teacher's path from start {first} cannot be followed: {error}"
+                f"the teacher's path from start {numbers[0]} cannot be followed: {error}"
             ) from error
         half = len(x) // 2  # which of them? In halves, until it is one
-        for part, offset in ((x[:half], 0), (x[half:], half)):
-            _computed(path, part, first + offset)
+        for part in (slice(half), slice(half, None)):
+            _computed(path, x[part], numbers[part])
         raise
     wrong = _not_finite(states.transpose(0, 1))
     if wrong:
         raise FloatingPointError(
-            f"the teacher's paths from starts {_numbers([first + i for i in wrong])} are not "
+            f"the teacher's paths from starts {_numbers([numbers[i] for i in wrong])} are not "
             "finite: look at what the network answers there, or leave them out"
         )
     return states
-
-
-def _kept(
-    file: Path | None, answers: Tensor, label: str, starts: Tensor, length: int
-) -> Tensor | None:
-    """The states of a chunk that was finished before."""
-    found = None if file is None else kept(file)
-    if file is None or found is None:
-        return None
-    check_same(answers, found["answers"], file, label)
-    states = found["states"].to(starts)
-    if states.shape != (length - 1, *starts.shape):
-        return None
-    return torch.cat([starts[None], states])
 
 
 def _not_finite(x: Tensor) -> list[int]:
