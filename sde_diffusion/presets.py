@@ -225,6 +225,7 @@ def _diffusers() -> list[Preset]:
             "lms",
             _interpolated,
             f"LMSDiscreteScheduler, order 4. {_EXACT}",
+            last_step="latest",
         ),
         entry(
             "DPM++ 2M",
@@ -337,7 +338,7 @@ def _k_diffusion() -> list[Preset]:
         entry("euler", "ddim", _EXACT),
         entry("euler_ancestral", "ddim", "eta = 1. " + _EXACT, eta=1.0),
         entry("heun", "heun", _EXACT, variable="rho"),
-        entry("lms", "lms", "Order 4. " + _EXACT),
+        entry("lms", "lms", "Order 4. " + _EXACT, last_step="latest"),
         entry("dpm_2", "dpm_2", _EXACT),
         entry("dpm_2_ancestral", "dpm_2_ancestral", "eta = 1. " + _EXACT),
         entry("dpmpp_2s_ancestral", "dpm_solver_pp_2s_ancestral", "eta = 1. " + _EXACT),
@@ -358,7 +359,8 @@ def _azula() -> list[Preset]:
 
     def multistep(name: str, prediction: str, variable: str) -> Preset:
         about = f"{name}Sampler, order 2. {_EXACT}"
-        return entry(name, "adams", about, order=2, prediction=prediction, variable=variable)
+        options = {"prediction": prediction, "variable": variable, "last_step": "latest"}
+        return entry(name, "adams", about, order=2, **options)
 
     return [
         entry("DDPM", "ddpm", "DDPMSampler. " + _EXACT, variance="posterior"),

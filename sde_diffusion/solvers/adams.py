@@ -35,6 +35,7 @@ def adams(
     tau: float = 0.0,
     first_steps: str = "lower",
     lower_last: bool = False,
+    last_step: str = "apart",
 ) -> Plan:
     """Exponential Adams-Bashforth: the output as a polynomial through its last `order` values.
 
@@ -56,13 +57,26 @@ def adams(
             whole at 2. "full": extra network calls inside the first steps remove that cap.
         lower_last: end with steps of orders ..., 2, 1 (what some libraries do below 10 or 15
             steps, here at any number).
+        last_step: the outputs of a step to sigma = 0: "apart", the latest that lie at least half
+            its length apart, so that no rounding is amplified with many steps; "latest", as in
+            the papers. With data prediction or in lambda that step takes one output, either way.
 
     Raises:
         ValueError: order above the number of steps or outside 1 .. 8; a wrong word; tau < 0, or
             with velocity prediction or a full start; a full start at alpha = 0, but for velocity
             prediction in phi or t.
     """
-    return multistep(schedule, times, order, prediction, variable, tau, first_steps, lower_last)
+    return multistep(
+        schedule,
+        times,
+        order,
+        prediction,
+        variable,
+        tau,
+        first_steps,
+        lower_last,
+        last_step=last_step,
+    )
 
 
 @solver(
@@ -84,6 +98,7 @@ def deis(
     variable: str = "t",
     first_steps: str = "lower",
     lower_last: bool = False,
+    last_step: str = "apart",
 ) -> Plan:
     """DEIS, tAB or rhoAB: eps as a polynomial in t or in rho through its last values.
 
@@ -95,10 +110,19 @@ def deis(
         times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end.
         order: 1 to 8; 1 is DDIM.
         variable: "t" (tAB) or "rho" (rhoAB).
-        first_steps, lower_last: as for `adams`.
+        first_steps, lower_last, last_step: as for `adams`.
 
     Raises:
         ValueError: as for `adams`.
     """
     look_up("variable", variable, {"t": 0, "rho": 0})
-    return multistep(schedule, times, order, "noise", variable, 0.0, first_steps, lower_last)
+    return multistep(
+        schedule,
+        times,
+        order,
+        "noise",
+        variable,
+        first_steps=first_steps,
+        lower_last=lower_last,
+        last_step=last_step,
+    )

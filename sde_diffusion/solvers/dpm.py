@@ -171,7 +171,8 @@ def dpm_solver_2m(
     """DPM-Solver(2M): the multistep method of order 2 on the noise.
 
     x_s = (alpha_s/alpha_t) x_t - sigma_s (e^h - 1) [(1 + 1/(2r)) eps - 1/(2r) eps_prev],
-    r = h_prev / h; the first step is of order 1.
+    r = h_prev / h. The first step is of order 1, which an order of 2 can bear, and so is a step to
+    sigma = 0.
 
     A single step is `ddim`'s: 2 steps are the fewest with one of order 2.
 
@@ -181,7 +182,7 @@ def dpm_solver_2m(
         schedule: alpha_t, sigma_t.
         times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end.
         solver_type: "midpoint", the row above, or "heun", the exact integral of the line.
-        lower_last: take the last step with order 1.
+        lower_last: take the last step with order 1; one to sigma = 0 has it anyway.
 
     Raises:
         ValueError: for an unknown solver_type.
@@ -211,7 +212,7 @@ def dpm_solver_3m(
           + 2 ((e^h - 1 - h)/h^2 - 1/2) D2] with D1, D2 as for `dpm_solver_pp_3m`.
 
     The first two steps are of order 1 and 2 (`first_steps="lower"`): with 1 or 2 steps the order is
-    lowered to that, and 3 are the fewest with a step of order 3.
+    lowered to that, and 3 are the fewest with a step of order 3. A step to sigma = 0 is of order 1.
 
     Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, appendix; the multistep-3 of the authors'
     code with noise prediction, which lacks the factor 2 (`difference="shipped"`, order 2).

@@ -96,8 +96,8 @@ def dpm_solver_pp_2m(
     """DPM-Solver++(2M): d extrapolated to the middle of the step through its last two values.
 
     x_s = (sigma_s/sigma_t) x_t + alpha_s (1 - e^{-h}) [(1 + 1/(2r)) d - 1/(2r) d_prev],
-    r = h_prev / h. The first step is of order 1, and so is a step to sigma = 0 or from
-    alpha = 0, where h is infinite.
+    r = h_prev / h. The first step is of order 1, which an order of 2 can bear, and so is a step to
+    sigma = 0 or from alpha = 0, where h is infinite.
 
     A single step is `ddim`'s: 2 steps are the fewest with one of order 2.
 
@@ -107,7 +107,7 @@ def dpm_solver_pp_2m(
         schedule: alpha_t, sigma_t.
         times: noisy to clean; the end may have sigma = 0, the start alpha = 0.
         solver_type: "midpoint", the row above, or "heun", the exact integral of the line.
-        lower_last: take the last step with order 1.
+        lower_last: take the last step with order 1; one to sigma = 0 has it anyway.
 
     Raises:
         ValueError: for an unknown solver_type.

@@ -9,8 +9,12 @@ With eta = tau^2 constant in a step, k = 1 + eta and h = lambda_s - lambda_t (Lu
           + sigma_s sqrt(eta (e^{2h} - 1)) z                                          (noise)
 
 eta is that of k-diffusion: 0 is the probability-flow ODE, 1 the reverse SDE. DDIM's eta is the
-same at 0 and 1 only; in between, eta = -log(1 - eta_ddim^2 (1 - e^{-2h}))/(2h). A step to
-sigma = 0 takes no noise and gives alpha_s d.
+same at 0 and 1 only; in between, eta = -log(1 - eta_ddim^2 (1 - e^{-2h}))/(2h).
+
+The first steps of 2M and 3M have the orders 1 and 2 for want of a past; with noise an extra call
+could not make up for it. A grid of one or two steps has no others. A step of infinite h, from
+alpha = 0 or to sigma = 0, is of order 1 always; to sigma = 0 it takes no noise and is x_s =
+alpha_s d, the last output itself. So `lower_last` changes nothing for 2M on a grid that ends there.
 """
 
 from __future__ import annotations
@@ -76,7 +80,8 @@ def sde_dpm_solver_pp_2m(
 
     x_s = (sigma_s/sigma_t) e^{-eta h} x_t
           + alpha_s (1 - e^{-(1 + eta) h}) [(1 + 1/(2r)) d - 1/(2r) d_prev]
-          + sigma_s sqrt(1 - e^{-2 eta h}) z, r = h_prev / h; the first step is of order 1.
+          + sigma_s sqrt(1 - e^{-2 eta h}) z, r = h_prev / h. The first step is of order 1, and so
+    is one to sigma = 0 or from alpha = 0; to sigma = 0 it is x_s = alpha_s d.
 
     Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, section 5.
 
@@ -85,7 +90,7 @@ def sde_dpm_solver_pp_2m(
         times: noisy to clean; the end may have sigma = 0, the start alpha = 0.
         eta: stochasticity, >= 0; see the module.
         solver_type: "midpoint", the row above, or "heun", the exact integral of the line.
-        lower_last: take the last step with order 1.
+        lower_last: take the last step with order 1; one to sigma = 0 has it anyway.
 
     Raises:
         ValueError: if eta is negative or not finite; an unknown solver_type.
@@ -113,7 +118,8 @@ def sde_dpm_solver_pp_3m(
     The row of `dpm_solver_pp_3m` with (1 + eta) h in the place of h, the factor e^{-eta h} on x_t
     and the noise sigma_s sqrt(1 - e^{-2 eta h}) z. k-diffusion halves the second difference
     ("shipped"). Exact for parabolas, and yet of weak order 2 with eta > 0, with a small constant:
-    past outputs carry past noise, which a polynomial through them extrapolates.
+    past outputs carry past noise, which a polynomial through them extrapolates. The first two
+    steps are of order 1 and 2; a step to sigma = 0 or from alpha = 0 is of order 1.
 
     Args:
         schedule: alpha_t, sigma_t.
@@ -121,7 +127,7 @@ def sde_dpm_solver_pp_3m(
         eta: stochasticity, >= 0; see the module.
         difference: "corrected", "shipped" (both of weak order 2) or "diffusers" (weak order 1: a
             wrong sign besides; see `rows`).
-        lower_last: end with steps of orders 2 and 1.
+        lower_last: end with steps of orders 2 and 1; one to sigma = 0 has order 1 anyway.
 
     Raises:
         ValueError: if eta is negative or not finite; an unknown difference.
@@ -224,7 +230,8 @@ def sde_dpm_solver_2m(
 
     x_s = (alpha_s/alpha_t) x_t
           - (1 + eta) sigma_s (e^h - 1) [(1 + 1/(2r)) eps - 1/(2r) eps_prev]
-          + sigma_s sqrt(eta (e^{2h} - 1)) z, r = h_prev / h; the first step is of order 1.
+          + sigma_s sqrt(eta (e^{2h} - 1)) z, r = h_prev / h. The first step is of order 1, and so
+    is one to sigma = 0, which is x_s = alpha_s d.
 
     Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095, section 5.
 
@@ -233,7 +240,7 @@ def sde_dpm_solver_2m(
         times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end.
         eta: stochasticity, >= 0; see the module.
         solver_type: "midpoint", the row above, or "heun", the exact integral of the line.
-        lower_last: take the last step with order 1.
+        lower_last: take the last step with order 1; one to sigma = 0 has it anyway.
 
     Raises:
         ValueError: if eta is negative or not finite; an unknown solver_type.

@@ -46,12 +46,17 @@ EVEN = {
     Claim(3, {"order": 3, "coefficients": "shipped"}, 2, True, ("noise", "rho", 2)),
 )
 def ipndm(
-    schedule: Schedule, times: list[Scalar], order: int = 4, coefficients: str = "even"
+    schedule: Schedule,
+    times: list[Scalar],
+    order: int = 4,
+    coefficients: str = "even",
+    lower_last: bool = False,
 ) -> Plan:
     """Improved pseudo numerical methods: Adams-Bashforth weights on eps, lower orders at first.
 
     x_s = (alpha_s/alpha_t) x_t + alpha_s (rho_s - rho_t) e, e = sum_j b_j eps_j, e.g. for order 4
-    e = (55 eps_t - 59 eps_1 + 37 eps_2 - 9 eps_3)/24.
+    e = (55 eps_t - 59 eps_1 + 37 eps_2 - 9 eps_3)/24. With a start of full order it is `pndm`
+    ("even") or `lms` ("variable").
 
     Zhang & Chen, "Fast sampling of diffusion models with exponential integrator", 2023,
     arXiv:2204.13902, section 4 (iPNDM); after Liu et al., "PNDM", 2022, arXiv:2202.09778.
@@ -66,6 +71,7 @@ def ipndm(
             which have slips: order 2 is right, order 3 falls to 2 where step ratios alternate,
             order 4 is of order 3 on grids even in lambda and does not converge where step ratios
             alternate, since its weights no longer sum to 1.
+        lower_last: end with steps of orders ..., 2, 1.
 
     Raises:
         ValueError: order above the number of steps or outside 1 .. 4; a wrong word.
@@ -79,13 +85,15 @@ def ipndm(
             f"order = {order} needs at least {order} steps, and the grid has {len(times) - 1}"
         )
     if chosen is None:
-        return multistep(schedule, times, order, "noise", "rho")
+        return multistep(schedule, times, order, "noise", "rho", lower_last=lower_last)
     trace = Trace(times[0])
     x = trace.x
     past: list[Form] = []  # eps, latest first
     for i, (t, s) in enumerate(pairwise(times)):
         x, d = trace.denoise(x, t)
         past = [output(schedule, x, d, t, "noise"), *past][:order]
+        if lower_last:
+            past = past[: len(times) - 1 - i]
         nodes = [schedule.rho(u) for u in [s, *times[max(i - len(past) + 1, 0) : i + 1][::-1]]]
         b = chosen([u - v for u, v in pairwise(nodes)])
         x = _transfer(schedule, d, past[0], _combine(b, past), t, s)
@@ -93,7 +101,7 @@ def ipndm(
 
 
 @solver("Liu et al. 2022, arXiv:2202.09778", Claim(2, point_exact=True))
-def pndm(schedule: Schedule, times: list[Scalar]) -> Plan:
+def pndm(schedule: Schedule, times: list[Scalar], lower_last: bool = False) -> Plan:
     """Pseudo numerical methods (PRK, then PLMS): Runge-Kutta and Adams-Bashforth on eps.
 
     Every move is a DDIM step ("transfer") with a better eps: in the first three steps
@@ -110,6 +118,7 @@ def pndm(schedule: Schedule, times: list[Scalar]) -> Plan:
     Args:
         schedule: alpha_t, sigma_t.
         times: noisy to clean; alpha > 0 at the start.
+        lower_last: end with steps of orders ..., 2, 1, as far as they are no Runge-Kutta steps.
     """
     trace = Trace(times[0])
     x = trace.x
@@ -118,7 +127,8 @@ def pndm(schedule: Schedule, times: list[Scalar]) -> Plan:
         x, d = trace.denoise(x, t)
         past = [output(schedule, x, d, t, "noise"), *past][:4]
         if i >= 3:
-            e = _combine(EVEN[4], past)
+            past = past[: len(times) - 1 - i] if lower_last else past
+            e = _combine(EVEN[len(past)], past)
         elif schedule.sigma(s) == 0:
             e = past[0]
         else:
@@ -196,13 +206,18 @@ def _shipped(h: list[Scalar]) -> list[Scalar]:
     Claim(4, {"first_steps": "full"}, None, True, ("noise", "rho", 4)),
 )
 def lms(
-    schedule: Schedule, times: list[Scalar], order: int = 4, first_steps: str = "lower"
+    schedule: Schedule,
+    times: list[Scalar],
+    order: int = 4,
+    first_steps: str = "lower",
+    lower_last: bool = False,
+    last_step: str = "apart",
 ) -> Plan:
     """Linear multistep in rho: Adams-Bashforth with the exact weights of the grid.
 
     y_s = y_t + sum_j eps_j int l_j(rho) drho, y = x/alpha, l_j the Lagrange polynomials of the
-    last `order` nodes in rho. The sampler "LMS" of k-diffusion (there by numerical quadrature),
-    and DEIS in rho: the same plan as `deis` with variable="rho".
+    last `order` nodes in rho. The sampler "LMS" of k-diffusion (there by numerical quadrature,
+    and with last_step="latest"), and DEIS in rho: the same plan as `deis` with variable="rho".
 
     Zhang & Chen, "Fast sampling of diffusion models with exponential integrator", 2023,
     arXiv:2204.13902, section 3.3 (rhoAB); Hairer, Norsett & Wanner, "Solving ordinary
@@ -213,12 +228,21 @@ def lms(
         times: noisy to clean; alpha > 0 at the start, sigma may be 0 at the end; at least
             `order` steps.
         order: 1 to 8, the number of past outputs; 1 is DDIM.
-        first_steps: as for `adams`.
+        first_steps, lower_last, last_step: as for `adams`.
 
     Raises:
         ValueError: as for `adams`.
     """
-    return multistep(schedule, times, order, "noise", "rho", first_steps=first_steps)
+    return multistep(
+        schedule,
+        times,
+        order,
+        "noise",
+        "rho",
+        first_steps=first_steps,
+        lower_last=lower_last,
+        last_step=last_step,
+    )
 
 
 @solver(
@@ -229,7 +253,12 @@ def lms(
     Claim(4, {"order": 4, "first_steps": "full"}, None, True, ("velocity", "phi", 4)),
 )
 def velocity_adams(
-    schedule: Schedule, times: list[Scalar], order: int = 3, first_steps: str = "lower"
+    schedule: Schedule,
+    times: list[Scalar],
+    order: int = 3,
+    first_steps: str = "lower",
+    lower_last: bool = False,
+    last_step: str = "apart",
 ) -> Plan:
     """Adams-Bashforth on the velocity of flow matching, for every schedule.
 
@@ -245,9 +274,18 @@ def velocity_adams(
         schedule: alpha_t, sigma_t.
         times: noisy to clean, either end may be exact; at least `order` steps.
         order: 1 to 8, the number of past outputs; 1 is DDIM.
-        first_steps: as for `adams`.
+        first_steps, lower_last, last_step: as for `adams`.
 
     Raises:
         ValueError: as for `adams`.
     """
-    return multistep(schedule, times, order, "velocity", "phi", first_steps=first_steps)
+    return multistep(
+        schedule,
+        times,
+        order,
+        "velocity",
+        "phi",
+        first_steps=first_steps,
+        lower_last=lower_last,
+        last_step=last_step,
+    )

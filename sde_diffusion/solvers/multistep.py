@@ -10,7 +10,8 @@ in lambda or rho. In the angle, phi or t the velocities are regular there, and s
 The step to sigma = 0 stays as long as the cleanest call of the network makes it while the others
 shrink with their number. Extrapolated over it from the latest outputs alone, a polynomial of degree
 k is as large as the k-th power of its length over theirs, and so are all roundings. Its nodes are
-therefore the latest outputs that lie at least half its length apart.
+therefore the latest outputs that lie at least half its length apart, unless the latest ones
+themselves are asked for, as papers and other libraries take them.
 """
 
 from __future__ import annotations
@@ -56,11 +57,12 @@ def multistep(
     corrector: int = 0,
     mode: str = "pec",
     last: int | None = None,
+    last_step: str = "apart",
 ) -> Plan:
     """The plan of a multistep method.
 
     Args:
-        schedule, times, prediction, variable, first_steps, lower_last: as for `adams`.
+        schedule, times, prediction, variable, first_steps, lower_last, last_step: as for `adams`.
         order: the number of outputs of the predictor.
         tau: stochasticity of each step, or a function that gives it at the step's noisier end.
         row: the step through given nodes.
@@ -73,6 +75,7 @@ def multistep(
         check_order(corrector, len(times), "corrector")
     full_start = look_up("first_steps", first_steps, {"lower": False, "full": True})
     again = look_up("mode", mode, {"pec": False, "pece": True})
+    spread = look_up("last_step", last_step, {"apart": True, "latest": False})
     wanted = order if corrector > order else order - 1  # nodes that a full start needs
     trace = Trace(times[0])
     x = trace.x
@@ -91,19 +94,21 @@ def multistep(
         if schedule.sigma(s) > 0:
             nodes = past[: min(order, left)]
         else:
-            nodes = _apart(schedule, past, s, variable)[: min(last or order, left)]
+            known = _apart(schedule, past, s, variable) if spread else past
+            nodes = known[: min(last or order, left)]
         regular = schedule.alpha(t) > 0 or regular_at_noise(prediction, variable)
         finite = bool(regular and schedule.sigma(s) > 0)
-        if full_start and not regular and len(nodes) < wanted:
+        needed = min(wanted, left) if full_start else 0
+        if len(past) < needed and not regular:
             raise ValueError(
                 f"first_steps = 'full' at t = {float(t):g}, where alpha = 0: {prediction} "
                 f"prediction in {variable} has no step above order 1 from there; choose 'lower', "
                 "start where alpha > 0, or take the solver angular, which is regular at alpha = 0"
             )
-        inner = full_start and finite and len(nodes) < wanted
+        inner = len(past) < needed and finite
         if inner:
-            nodes = nodes + _inner_nodes(
-                trace, schedule, x, t, s, nodes, wanted, prediction, variable, tau
+            nodes = past + _inner_nodes(
+                trace, schedule, x, t, s, past, needed, prediction, variable, tau
             )
         tau_t = (tau(t) if callable(tau) else tau) if schedule.sigma(s) > 0 else 0.0
         weigh = partial(row, schedule, t, s, prediction=prediction, variable=variable, tau=tau_t)
@@ -139,7 +144,8 @@ class _Step(NamedTuple):
 def _apart(schedule: Schedule, past: list[Node], s: Scalar, variable: str) -> list[Node]:
     """The latest output and those before it that lie half the step to s apart."""
     places = [number_of(place(schedule, node.t, variable)) for node in past]
-    least = _APART * abs(number_of(place(schedule, s, variable)) - places[0])
+    step = abs(number_of(place(schedule, s, variable)) - places[0])
+    least = (1 - 1e-9) * _APART * step  # where it is just half, rounding does not decide
     chosen = [0]
     for i, u in enumerate(places):
         if abs(u - places[chosen[-1]]) >= least:

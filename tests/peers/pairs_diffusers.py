@@ -250,7 +250,7 @@ PAIRS = [
     ve("KDPM2Discrete", "dpm_2", answer=as_epsilon),
     ve("KDPM2AncestralDiscrete", "dpm_2_ancestral", answer=as_epsilon, rounding=2e-3),
     ve("EulerAncestralDiscrete", "euler_ancestral", answer=as_epsilon, rounding=2e-3),
-    ve("LMSDiscrete", "lms"),
+    ve("LMSDiscrete", "lms", {"last_step": "latest"}),
     pair("PNDM", "pndm", grid=at_pndm, answer=as_vp_epsilon, steps_offset=1, rounding=2e-4),
     *(ipndm(steps) for steps in (4, 20)),
     pair("FlowMatchEulerDiscrete", "euler", grid=at_flow, answer=as_flow),

@@ -16,6 +16,7 @@ import sde_diffusion as sd
 EDM = sd.EDM(sigma_max=80.0 * 2**0.5)  # churn rises above the first level
 SIGMAS = sd.times.karras(sd.EDM(sigma_min=0.01, sigma_max=80.0), 9)
 ABOVE_ZERO = SIGMAS[:-1]
+MANY = sd.times.karras(sd.EDM(sigma_min=0.03, sigma_max=15.0), 60)  # a long last step
 
 
 def pair(
@@ -64,6 +65,7 @@ PAIRS = [
     pair("dpmpp_2m", "dpm_solver_pp_2m"),
     pair("dpmpp_2m", "dpm_solver_pp_2m", sigmas=ABOVE_ZERO),
     pair("lms", "lms"),
+    pair("lms", "lms", {"last_step": "latest"}, sigmas=MANY),
     *(
         pair(theirs, ours, {"s_churn": churn, "s_noise": 1.003}, s_churn=churn, s_noise=1.003)
         for theirs, ours in (("euler", "edm_euler"), ("heun", "edm_heun"), ("dpm_2", "dpm_2"))
