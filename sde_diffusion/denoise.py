@@ -62,9 +62,11 @@ class Denoiser(ABC):
 
     Attributes:
         schedule: the alpha_t, sigma_t for which it is meant.
+        asks: whether an answer costs a call of a network.
     """
 
     schedule: Schedule
+    asks: bool = True
 
     @abstractmethod
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:

@@ -7,6 +7,7 @@ from .cfg_zero_star import cfg_zero_star
 from .classifier_free import classifier_free
 from .composed import composed
 from .energy import classifier, universal
+from .gaussian_start import gaussian_start
 from .guided import Cost, Guided, Rule, alone
 from .interval import limited_interval
 from .rescale import rescale
@@ -25,6 +26,7 @@ __all__ = [
     "classifier_free",
     "composed",
     "dynamic_thresholding",
+    "gaussian_start",
     "limited_interval",
     "rescale",
     "static_thresholding",

@@ -190,10 +190,18 @@ class Guided(Denoiser):
         for t, rule in zip(times, self.rules(times), strict=True):
             needs = rule.needs if rule.both is None else (0,)
             asked = [self.branches[i] for i in needs]
-            inner = [b.cost([t]) if isinstance(b, Guided) else Cost(1, 1) for b in asked]
+            inner = [cost_of(branch, [t]) for branch in asked]
             calls += sum(inner[g.members[0]].calls for g in groups(asked, count))
             evaluations += sum(cost.evaluations for cost in inner)
         return Cost(calls, evaluations)
+
+
+def cost_of(denoiser: Denoiser, times: Sequence[float]) -> Cost:
+    """What a denoiser costs at these times: `Guided.cost` of one that is made of others."""
+    if isinstance(denoiser, Guided):
+        return denoiser.cost(times)
+    count = len(times) * int(denoiser.asks)
+    return Cost(count, count)
 
 
 def _told(value: object) -> str:

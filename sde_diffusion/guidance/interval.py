@@ -32,7 +32,7 @@ class LimitedInterval(Guided):
         low, high: ends of the interval of sigma_t/alpha_t.
     """
 
-    shown = ("low", "high")
+    shown: tuple[str, ...] = ("low", "high")
 
     def __init__(self, outside: Denoiser, inside: Denoiser, low: float, high: float) -> None:
         super().__init__(outside, inside)

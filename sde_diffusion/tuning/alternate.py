@@ -145,7 +145,7 @@ def alternate(
     ftol: float = 1e-3,
 ) -> tuple[Plan, Fit]:
     """The whole table of the base, coefficients and noise levels in turn (`in_turn`)."""
-    family = table(base.plan, base.schedule)
+    family = table(base.plan, base.schedule, first_call=not base.known)
     levels = [i for i, name in enumerate(family.names) if name.startswith("l")]
     rest = [i for i in range(len(family.start)) if i not in levels]
     fit = in_turn(

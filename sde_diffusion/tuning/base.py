@@ -21,6 +21,8 @@ class Base:
         times: the grid on which the solver wrote it; without a solver, the plan's own.
         solver: (schedule, times, **options) -> Plan; None if only the plan was given.
         options: of the solver.
+        known: whether the denoiser's answer at the start costs no network call: the first call is
+            then left where it is.
     """
 
     plan: Plan
@@ -28,6 +30,7 @@ class Base:
     times: tuple[float, ...]
     solver: Callable[..., Plan] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    known: bool = False
 
     def need_solver(self, free: str) -> Callable[..., Plan]:
         """The solver; ValueError if there is none, for what is free needs other tables of it."""

@@ -60,8 +60,10 @@ def _churn(base: Base) -> Family:
 FAMILIES: dict[str, Callable[[Base], Family]] = {
     "knots": lambda base: _knots(base, "knots", asked=False),
     "knots and calls": lambda base: _knots(base, "knots and calls", asked=True),
-    "table": lambda base: table(base.plan, base.schedule),
-    "coefficients": lambda base: table(base.plan, base.schedule, times=False),
+    "table": lambda base: table(base.plan, base.schedule, first_call=not base.known),
+    "coefficients": lambda base: table(
+        base.plan, base.schedule, times=False, first_call=not base.known
+    ),
     "churn": _churn,
     "scalars": lambda base: scalars(base.plan, base.schedule),
     "residual": lambda base: residual(_knots(base, "residual", asked=True), base.schedule),
@@ -79,7 +81,9 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 COUNTS: dict[str, Callable[[Base, Mapping[str, Any]], int]] = {
-    "alternate": lambda base, options: len(table(base.plan, base.schedule).start),
+    "alternate": lambda base, options: len(
+        table(base.plan, base.schedule, first_call=not base.known).start
+    ),
     "table": lambda base, options: free_numbers(base, options.get("guesses", ())),
 }
 """(base, options) -> how many numbers a strategy frees; it refuses what the strategy would."""

@@ -81,6 +81,9 @@ def calls(origin: Mapping[str, Any]) -> str:
     """What a network call is here."""
     spared = origin["spared"]
     text = f"{origin['nfe']} calls of the denoiser a sample, all of them counted"
+    asked = origin.get("network calls", origin["nfe"])
+    if asked != origin["nfe"]:
+        text += f", that is {asked} of a network"
     if spared:
         text += f"; at {spared} grid point it is not asked (an analytic or a linear first step)"
     return f"{text}; a guided denoiser that asks its network twice counts once here."

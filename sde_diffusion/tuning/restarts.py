@@ -20,7 +20,7 @@ they are (graduated non-convexity: Blake & Zisserman, "Visual reconstruction", 1
 
 The guesses are the plan given, the table of the default of `sample` where it has one for so many
 calls, and third-order Adams steps in the angle theta = arctan(sigma/alpha) with an analytic first
-step, on the grids
+step (but where a call at the start costs nothing), on the grids
 
     theta_k = theta_end + (theta_start - theta_end) (1 - k/n)^p,      p = 1, 3/2.
 """
@@ -103,7 +103,8 @@ def restarts(
     """
     began = time.monotonic()
     check_count("tries", tries)
-    fits = _Fits(base.schedule, denoiser, train, validation, chunk, ftol, watch, state)
+    task = denoiser, train, validation
+    fits = _Fits(base.schedule, base.known, *task, chunk, ftol, watch, state)
     tried = [(guess, seed * tries + k) for guess in _tried(base, guesses) for k in range(tries)]
     wide = replace(loss, scale=math.inf)
     looked = [(fits(guess, wide, _LOOK, signs, few=True), signs) for guess, signs in tried]
@@ -125,7 +126,8 @@ def free_numbers(base: Base, guesses: Sequence[Plan] = ()) -> int:
     Raises:
         TypeError, ValueError: as `restarts`.
     """
-    return max(len(table(plan, base.schedule).start) for plan in _tried(base, guesses))
+    tables = (table(p, base.schedule, first_call=not base.known) for p in _tried(base, guesses))
+    return max(len(family.start) for family in tables)
 
 
 def _tried(base: Base, guesses: Sequence[Plan]) -> list[Plan]:
@@ -136,39 +138,46 @@ def _tried(base: Base, guesses: Sequence[Plan]) -> list[Plan]:
     if isinstance(guesses, str | Plan) or not isinstance(guesses, Iterable):
         raise TypeError(f"guesses is a {type(guesses).__name__}: give a list of plans")
     for guess in guesses:
-        _check(guess, plan)
-    tried = [*guesses, *first_guesses(plan, schedule)]
-    if float(schedule.alpha(plan.asked_at[0])) > 0:
+        _check(guess, plan, base.known)
+    tried = [*guesses, *first_guesses(plan, schedule, base.known)]
+    if base.known or float(schedule.alpha(plan.asked_at[0])) > 0:
         tried.append(plan)
     return tried
 
 
-def first_guesses(like: Plan, schedule: Schedule) -> list[Plan]:
+def first_guesses(like: Plan, schedule: Schedule, known: bool = False) -> list[Plan]:
     """Angular steps with an analytic first step on two grids; the default's table, if it has one.
 
     Args:
         like: a plan with the same number of calls and the same ends.
         schedule: alpha_t, sigma_t.
+        known: whether a call at the start costs nothing, so that none is spared there.
     """
     t_start, t_end = (number_of(like.rows[i].t) for i in (0, -1))
     first, last = (math.atan2(*map(float, reversed(schedule(t)))) for t in (t_start, t_end))
-    steps, plans = like.nfe + 1, []
+    steps, plans = like.nfe + (not known), []
     for power in _POWERS:
         inner = [last + (first - last) * (1 - k / steps) ** power for k in range(1, steps)]
         levels = [-math.log(math.tan(theta)) for theta in inner]
         times = [t_start, *(float(schedule.time_of(level)) for level in levels), t_end]
-        plans.append(analytic_first_step(angular(schedule, times), schedule))
+        steady = angular(schedule, times)
+        plans.append(steady if known else analytic_first_step(steady, schedule))
     fitted = fitted_plan(schedule, like.nfe, t_start, t_end)
     return plans if fitted is None else [*plans, fitted]
 
 
-def _check(guess: Plan, plan: Plan) -> None:
+def _check(guess: Plan, plan: Plan, known: bool) -> None:
     if not isinstance(guess, Plan):
         raise TypeError(
             f"a guess is {guess!r}: give plans, as SOLVERS['ddim'](schedule, times) or Plan.load"
         )
     if guess.nfe != plan.nfe:
         raise ValueError(f"the guess {guess.name} asks {guess.nfe} times, the plan {plan.nfe}")
+    if known and not guess.rows[0].asks:
+        raise ValueError(
+            f"the guess {guess.name} does not ask at its start, where the denoiser's answer costs "
+            "nothing: give plans that do"
+        )
     for i, end in ((0, "starts"), (-1, "ends")):
         there, here = (number_of(p.rows[i].t) for p in (guess, plan))
         if not math.isclose(there, here, rel_tol=1e-9, abs_tol=1e-12):
@@ -188,6 +197,7 @@ class _Fits:
     """A sequence of fits that can be stopped: those done are remembered, the last goes on."""
 
     schedule: Schedule
+    known: bool
     denoiser: Denoiser
     train: Pairs
     validation: Pairs
@@ -202,7 +212,7 @@ class _Fits:
         self, plan: Plan, loss: Loss, iterations: int, signs: int, few: bool = False
     ) -> _Fitted:
         """The plan's table fitted."""
-        family = table(plan, self.schedule)
+        family = table(plan, self.schedule, first_call=not self.known)
         train, validation = self.train, self.validation
         if few:
             train = train.part(0, max(_FEW, len(family.start)))

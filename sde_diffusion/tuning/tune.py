@@ -29,6 +29,8 @@ from ..certificates import invariants
 from ..comparison.compare import describe
 from ..counts import check_count
 from ..denoise import Denoiser
+from ..guidance.gaussian_start import GaussianStart
+from ..guidance.guided import cost_of
 from ..names import look_up
 from ..plan import Plan
 from ..progress import Progress
@@ -90,12 +92,13 @@ def tune(
     Args:
         base: what to begin with: a solver's name, with options after it ("adams order=3"), or its
             function (schedule, times) -> Plan, for which nfe is needed; or a `Plan`, or its path.
-        denoiser: the model.
+        denoiser: the model. One made by `guidance.gaussian_start` answers at the start for nothing:
+            the first call of a table then stays there, and the plan is to be run with it, too.
         starts: x_T, (n, *event), or how many to draw as `sample` does; None with a reference that
             has its own. The last of them are the validation starts.
         reference: what the plan is fitted to: None (an accurate solution of the network's own
             ODE), a teacher's name or a `Plan` (see `teach`), the ends x* of the starts, or `Pairs`.
-        nfe: network calls a sample.
+        nfe: calls of the denoiser a sample; if it is a `gaussian_start`, one of them costs nothing.
         free: what is free: a name of `FAMILIES` or `STRATEGIES`, or a function `Base` -> `Family`.
         loss: a name of `LOSSES`, or a `Loss` of one's own.
         scale: of a loss given by name: relative errors beyond it count little (`Loss`); inf: all
@@ -146,6 +149,9 @@ def tune(
     if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"folder = {str(folder)!r} is a file: give a folder, or a new name")
     beginning = begin(base, schedule, nfe, times, t_start, t_end)
+    if beginning.plan.rows[0].asks and not cost_of(denoiser, [beginning.t_start]).calls:
+        beginning = replace(beginning, known=True)
+    taught = denoiser.below if isinstance(denoiser, GaussianStart) else denoiser  # whose ODE it is
     _check_law(beginning.plan, target)
     also = list(inspect.signature(tune).parameters)[3:-1]
     way = way_of(free, method, beginning, options, chunk, seed, also)
@@ -164,14 +170,14 @@ def tune(
                 "give more starts (best fifty for each number), or free less"
             )
     if dtype is None:
-        own = getattr(denoiser, "dtype", None) or torch.float64
+        own = getattr(taught, "dtype", None) or torch.float64
         dtype = torch.promote_types(own, torch.float32)
     teaching: dict[str, Any] = {"shape": shape, "seed": seed, "dtype": dtype, "device": device}
     teaching |= {"tolerance": tolerance, "chunk": chunk, "label": label, "folder": folder}
     with_path = bool({target.name, way.free} & WITH_PATH)
     with paths_kept(folder):
         pairs = pairs_of(
-            reference, denoiser, beginning, starts, with_path, keep, **teaching, progress=progress
+            reference, taught, beginning, starts, with_path, keep, **teaching, progress=progress
         )
     train, held = split(pairs, validation)
     known, usual = {"base": beginning.plan}, default_sampler(beginning)
@@ -197,7 +203,7 @@ def tune(
         seed,
         repr(options),
     ]
-    settled += [beginning.plan.matrix().tolist(), beginning.times, len(train)]
+    settled += [beginning.plan.matrix().tolist(), beginning.times, beginning.known, len(train)]
     weights = () if pairs.weights is None else (pairs.weights,)
     settled += [fingerprint(pairs.starts, pairs.ends, *weights), label, __version__]
     file = None if folder is None else Path(folder) / "fits" / f"{digest(settled)}.npz"
@@ -214,6 +220,7 @@ def tune(
     best = "tuned" if bettered else "base"
     chosen = plans[best]
     record = record_of(chosen, target, way, fit, pairs, train, held)
+    record["network calls"] = cost_of(denoiser, chosen.asked_at).calls
     record |= {"options": {key: str(value) for key, value in options.items()}, "seed": seed}
     record |= {"drawn": isinstance(starts, int) and not isinstance(reference, Pairs)}
     record |= {"label": label, "schedule": repr(schedule), "chosen": best}
