@@ -26,8 +26,8 @@ def fit(monkeypatch, tmp_path):
 
     def measured(folder, range_, again=False):
         output = tmp_path / folder
-        cell = tuned._measure("ring", range_, NFE, output, tmp_path / "kept", again)
-        return cell, Plan.load(tuned._plan_path(output, "ring", range_, NFE))
+        cell = tuned._measure(tuned.Job("ring", range_, NFE), output, tmp_path / "kept", again)
+        return cell, Plan.load(tuned.Job("ring", range_, NFE).plan(output))
 
     return measured
 

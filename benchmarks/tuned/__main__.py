@@ -1,6 +1,6 @@
 """Tables fitted to closed-form models at 4 to 10 network calls, against samplers that are not.
 
-python -m benchmarks.tuned [--model NAME ...] [--range NAME ...] [--nfe N ...]
+python -m benchmarks.tuned [--model NAME ...] [--range NAME ...] [--nfe N ...] [--mean]
                            [--again] [--seed N] [--quality FILE] [--output DIR] [--kept DIR]
 
 From 512 fixed starting points, none of them fitted on, to sigma = 0: RMS and median of
@@ -12,6 +12,9 @@ model and range of noise, the tuned plan beside the best sampler of any library 
 knows. The fits of vp begin with the plans of edm, those of edm with first guesses. What was
 measured before stays: remove a cell's two files to fit it anew, or go on with the fit (`--again`)
 from its plan or from that of the other range, whichever is better on the validation starts.
+
+--mean fits tables to a denoiser that knows the mean of the data, and is asked at the noisy end for
+nothing (`guidance.gaussian_start`): as many calls of the network, and one row more.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from sde_diffusion.files import write_atomic
 from sde_diffusion.progress import Progress
 from sde_diffusion.times import default
 from sde_diffusion.tuning.base import Base
+from sde_diffusion.tuning.family import Family
 from sde_diffusion.tuning.fit import Fit
 from sde_diffusion.tuning.kept import probe
 from sde_diffusion.tuning.least_squares import least_squares
@@ -46,9 +50,10 @@ from sde_diffusion.tuning.resume import Keeper
 from sde_diffusion.tuning.table import table
 
 from ..about import where_and_when
-from ..quality.models import PROBLEMS, SCHEDULES, TITLES, load
+from ..quality.models import PROBLEMS, TITLES, load
 from .data import sets
 from .figure import draw
+from .job import Job
 from .many import markdown, measured
 
 NFES = (4, 5, 6, 8, 10)
@@ -67,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quality", type=Path, default=quality)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/tuned"))
     parser.add_argument("--kept", type=Path, default=Path("benchmarks/output/tuned"))
+    mean = "the mean of the data is known, in place of a call at the noisy end"
+    parser.add_argument("--mean", action="store_true", help=mean)
     again = "go on with the fits of the cells named; the best on validation starts is kept"
     parser.add_argument("--again", action="store_true", help=again)
     signs = "of the signs in fits that go on: another one may find another minimum"
@@ -79,59 +86,57 @@ def main(arguments: list[str] | None = None) -> int:
         for range_ in asked.range:
             name = f"{model} {range_}"
             for nfe in sorted(asked.nfe):
-                path = _cell_path(asked.output, model, range_, nfe)
+                job = Job(model, range_, nfe, asked.mean)
+                path = job.cell(asked.output)
                 if asked.again or not path.exists():
-                    cell = _measure(
-                        model, range_, nfe, asked.output, asked.kept, asked.again, asked.seed
-                    )
+                    cell = _measure(job, asked.output, asked.kept, asked.again, asked.seed)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_atomic(path, json.dumps(cell, indent=1).encode())
                     print(f"{name}, {nfe} calls: {cell['test']}", file=sys.stderr, flush=True)
-            cells = _cells(asked.output, model, range_)
-            print(table_of(f"{TITLES[model]}, {range_}", best[name], cells))
+            cells = _cells(asked.output, model, range_, asked.mean)
+            known = ", mean known" * asked.mean
+            print(table_of(f"{TITLES[model]}, {range_}{known}", best[name], cells))
             measured(best, model, range_, asked.output, asked.kept)
     text = markdown(asked.output, TITLES, {"rms": SHARE, "median": dict.fromkeys(NFES, 1 / 3)})
     write_atomic(asked.output / "many.md", text.encode())
     print(f"\n4,096 other starts\n\n{text}")
-    names = [f"{model} {range_}" for model in asked.model for range_ in asked.range]
-    tuned = {name: _cells(asked.output, *name.rsplit(" ", 1)) for name in names}
+    tuned = {f"{m} {r}": _cells(asked.output, m, r) for m in asked.model for r in asked.range}
     print(f"\npicture: {draw(best, tuned, asked.output / 'tuned.png')}")
     return 0
 
 
-def _measure(
-    model: str, range_: str, nfe: int, output: Path, kept: Path, again: bool, seed: int = 0
-) -> dict[str, Any]:
+def _measure(job: Job, output: Path, kept: Path, again: bool, seed: int = 0) -> dict[str, Any]:
     """Fit one plan and test it."""
-    case, given = load(kept, model, range_), sets(kept, model, range_)
-    denoiser = case.problem.denoiser(case.schedule)
-    times = default(case.schedule, nfe, t_start=case.t_start)
+    case, given = load(kept, job.model, job.range), sets(kept, job.model, job.range)
+    denoiser = job.denoiser(given.train)
+    times = default(case.schedule, job.calls, t_start=case.t_start)
     base = SOLVERS["angular"](case.schedule, times)
-    usual = default_plan(case.schedule, nfe, case.t_start)
+    usual = default_plan(case.schedule, job.calls, case.t_start)
     errors = measure(usual, denoiser, endpoint(), given.validation)
-    begun = _begun(output, model, range_, nfe, again)
+    begun = _begun(job, output, again)
     loss = robust(errors) if begun else balanced(errors)
     task = (denoiser, loss, given.train, given.validation)
     began, cpu = time.monotonic(), time.process_time()
-    family = table(first_guesses(base, case.schedule)[0], case.schedule)
+    family = _table(first_guesses(base, case.schedule, job.mean)[0], job)
     found = lambda v: measure(family.plan(v), denoiser, loss, given.validation).loss
     losses = {name: found(numbers) for name, numbers in begun.items()}
     chosen = min(losses, key=lambda name: losses[name]) if losses else "first guesses"
 
     def fitted(**going: Any) -> tuple[Plan, Fit]:
         if not begun:
-            return restarts(Base(base, case.schedule, base.times), *task, **going)
+            beginning = Base(base, case.schedule, base.times, known=job.mean)
+            return restarts(beginning, *task, **going)
         best = replace(family, start=begun[chosen])
         go_on = partial(least_squares, max_iterations=_LONGEST, ftol=_FTOL, seed=seed)
         fit = go_on(best, *task, **going)
         return best.plan(fit.numbers), fit
 
-    file = kept / "fits" / f"{model}-{range_}-{nfe}{'-again' * again}.npz"
+    file = kept / "fits" / f"{job.model}-{job.range}-{job.key}{'-again' * again}.npz"
     plan, fit, before = _resumed(file, probe(denoiser, task[2].starts, case.t_start, 0.0), fitted)
-    if again and (cell := _cell_path(output, model, range_, nfe)).exists():
+    if again and (cell := job.cell(output)).exists():
         before += json.loads(cell.read_text())["processor seconds"]
     seconds = time.monotonic() - began
-    plan.save(_plan_path(output, model, range_, nfe))
+    plan.save(job.plan(output))
     start = (case.start * case.schedule.alpha(case.t_start)).reshape(-1, *case.problem.event_shape)
     other = given.other
     return {
@@ -151,18 +156,21 @@ def _measure(
     }
 
 
-def _begun(output: Path, model: str, range_: str, nfe: int, again: bool) -> dict[str, Tensor]:
+def _table(plan: Plan, job: Job) -> Family:
+    return table(plan, job.schedule, first_call=not job.mean)
+
+
+def _begun(job: Job, output: Path, again: bool) -> dict[str, Tensor]:
     """Tables to begin with: for vp that of edm; of both ranges if the cell is fitted `again`."""
     found = {}
-    other = "vp" if range_ == "edm" else "edm"
+    other = "vp" if job.range == "edm" else "edm"
     known = (
-        (range_, "its own plan", again),
-        (other, f"the plan of {other}", again or other == "edm"),
+        (job, "its own plan", again),
+        (job.on(other), f"the plan of {other}", again or other == "edm"),
     )
     for of, name, asked in known:
-        path = _plan_path(output, model, of, nfe)
-        if asked and path.exists():
-            found[name] = table(Plan.load(path), SCHEDULES[of][0]).start
+        if asked and (path := of.plan(output)).exists():
+            found[name] = _table(Plan.load(path), of).start
     return found
 
 
@@ -186,16 +194,6 @@ def _resumed(
     return plan, fit, before
 
 
-def _cell_path(output: Path, model: str, range_: str, nfe: int) -> Path:
-    return output / "cells" / f"{model}-{range_}-{nfe}.json"
-
-
-def _plan_path(output: Path, model: str, range_: str, nfe: int) -> Path:
-    path = output / "plans" / f"{model}-{range_}-{nfe}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 def _errors(plan: Plan, denoiser: Denoiser, start: Tensor, end: Tensor) -> dict[str, float]:
     """RMS and median of the relative error, and how many samples are off by more than 0.3."""
     x = run(plan, denoiser, start).double().flatten(1)
@@ -217,8 +215,8 @@ def untuned(cell: dict[str, Any], nfe: int) -> dict[str, float]:
     }
 
 
-def _cells(output: Path, model: str, range_: str) -> dict[int, dict[str, Any]]:
-    paths = {nfe: _cell_path(output, model, range_, nfe) for nfe in NFES}
+def _cells(output: Path, model: str, range_: str, mean: bool = False) -> dict[int, dict[str, Any]]:
+    paths = {nfe: Job(model, range_, nfe, mean).cell(output) for nfe in NFES}
     return {nfe: json.loads(path.read_text()) for nfe, path in paths.items() if path.exists()}
 
 

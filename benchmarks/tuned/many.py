@@ -5,12 +5,16 @@ is known to a quarter; shares are told with the errors of `quality.shares`. The 
 settings of this library, the default too, that are best on the 512 starts at so many calls, on
 either range of noise; the least of these here.
 (By both figures the best of other libraries is behind them on the 512 starts.)
+
+Tables that know the mean of the data have two rivals: the same, and these with the mean known and
+one step more ("known"), where they begin with a call at the noisy end.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,17 +22,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sde_diffusion import Plan
+from sde_diffusion import Plan, run
+from sde_diffusion.denoise import Denoiser
 from sde_diffusion.files import write_atomic
+from sde_diffusion.grid import time_of_rho
 from sde_diffusion.store import digest
 
 from ..quality import ours
 from ..quality.models import PROBLEMS, Case
 from ..quality.shares import figures, share_of
-from .data import many
+from .data import many, sets
+from .job import Job
 
 RANGES = ("edm", "vp")
 METRICS = ("rms", "median")
+HEAD = "| model | NFE | RMS untuned | tuned | share | median untuned | tuned | share | elsewhere |"
+TABLES = (  # title, end of a cell's key, where the rivals are in it
+    ("Tables of a model alone", "", ""),
+    ("Tables that know the mean of the data, against samplers that do not", "-mean", ""),
+    ("The same, against samplers that know it too", "-mean", "known"),
+)
 
 
 def measured(
@@ -45,14 +58,16 @@ def measured(
     file = output / "many.json"
     known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     found = known.setdefault(f"{model} {range_}", {})
-    paths = {p.stem.rsplit("-", 1)[1]: p for p in output.glob(f"plans/{model}-{range_}-*.json")}
-    for nfe in sorted(paths, key=int):
-        plan, names = Plan.load(paths[nfe]), rivals(quality, model, nfe)
+    stems = [p.stem.removeprefix(f"{model}-{range_}-") for p in output.glob("plans/*.json")]
+    for key in sorted(stem for stem in stems if stem.removesuffix("-mean").isdigit()):
+        nfe = key.removesuffix("-mean")
+        job = Job(model, range_, int(nfe), mean=key != nfe)
+        plan, names = Plan.load(job.plan(output)), rivals(quality, model, nfe)
         of = digest([plan.matrix().tolist(), plan.asked_at, sorted(names)])
-        if found.get(nfe, {}).get("of") != of:
-            found[nfe] = {"of": of, **_figures(_case(kept, model, range_), plan, names)}
+        if found.get(key, {}).get("of") != of:
+            found[key] = {"of": of, **_figures(_case(kept, model, range_), job, plan, names, kept)}
             write_atomic(file, json.dumps(known, indent=1).encode())
-    return {nfe: found[nfe] for nfe in sorted(paths, key=int)}
+    return found
 
 
 def rivals(quality: dict[str, Any], model: str, nfe: str) -> list[str]:
@@ -68,12 +83,37 @@ def _case(kept: Path, model: str, range_: str) -> Case:
     return Case(model, range_, problem, case.start / alpha, case.end)
 
 
-def _figures(case: Case, plan: Plan, names: list[str]) -> dict[str, Any]:
-    tuned = _off(case, ours.follow(plan, case.schedule, case, torch.float32))
+def _figures(case: Case, job: Job, plan: Plan, names: list[str], kept: Path) -> dict[str, Any]:
+    denoiser = job.denoiser(sets(kept, job.model, job.range).train)
+    start = (case.start * float(case.schedule.alpha(case.t_start))).float()
+    y = run(plan, denoiser, start.reshape(-1, *case.problem.event_shape))
+    tuned = _off(case, y.flatten(1))
     found: dict[str, Any] = {"points": len(tuned), "tuned": figures(tuned)}
-    offs = {}
-    for name in names:
-        y = _settings()[name].run(case, plan.nfe, torch.float32)
+    settings = {name: _settings()[name] for name in names}
+    found |= _shares(tuned, case, settings, job.nfe)
+    if job.mean:
+        asked = {n: s for n, s in settings.items() if getattr(s, "start", "asked") == "asked"}
+        found["known"] = _shares(tuned, _Known(**vars(case), denoiser=denoiser), asked, job.calls)
+    return found
+
+
+@dataclass(frozen=True)
+class _Known(Case):
+    """A case whose network is another denoiser of its schedule."""
+
+    denoiser: Denoiser = field(kw_only=True)
+
+    def denoised(self, y: Tensor, rho: float) -> Tensor:
+        t = time_of_rho(self.schedule, rho)
+        x = (y * float(self.schedule.alpha(t))).reshape(-1, *self.problem.event_shape)
+        return self.denoiser(x, t).reshape(y.shape)
+
+
+def _shares(tuned: Tensor, case: Case, settings: dict[str, Any], nfe: int) -> dict[str, Any]:
+    """The best of the settings by each metric, and the share of it that the tuned plan has."""
+    found, offs = {}, {}
+    for name, setting in settings.items():
+        y = setting.run(case, nfe, torch.float32)
         if y is not None and bool(torch.isfinite(y).all()):
             offs[name] = _off(case, y)
     for metric in METRICS:
@@ -96,16 +136,18 @@ def _off(case: Case, y: Tensor) -> Tensor:
 def markdown(output: Path, titles: dict[str, str], bars: dict[str, dict[int, float]]) -> str:
     """A markdown table of all that is on file; a share in bold is within the bar."""
     known: dict[str, Any] = json.loads((output / "many.json").read_text())
-    lines = [
-        "| model | NFE | RMS untuned | tuned | share | median untuned | tuned | share "
-        "| elsewhere |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, cells in sorted(known.items()):
-        model, range_ = name.rsplit(" ", 1)
-        for nfe in sorted(cells, key=int):
-            lines.append(_row([f"{titles[model]}, {range_.upper()}", nfe], cells[nfe], bars))
-    return "\n".join(lines) + "\n"
+    parts = []
+    for title, ending, rival in TABLES:
+        lines = [f"{title}:\n", HEAD, "|---" * HEAD.count(" | ") + "|---|"]
+        for name, cells in sorted(known.items()):
+            model, range_ = name.rsplit(" ", 1)
+            keys = [k for k in cells if k.removesuffix("-mean") + ending == k]
+            for key in sorted(keys, key=lambda k: int(k.removesuffix("-mean"))):
+                texts = [f"{titles[model]}, {range_.upper()}", key.removesuffix("-mean")]
+                cell = cells[key] | cells[key].get(rival, {})
+                lines.append(_row(texts, cell, bars))
+        parts += ["\n".join(lines)] * (len(lines) > 3)
+    return "\n\n".join(parts) + "\n"
 
 
 def _row(texts: list[str], cell: dict[str, Any], bars: dict[str, dict[int, float]]) -> str:
