@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ def _figures(case: Case, job: Job, plan: Plan, names: list[str], kept: Path) -> 
     found |= _shares(tuned, case, settings, job.nfe)
     if job.mean:
         asked = {n: s for n, s in settings.items() if getattr(s, "start", "asked") == "asked"}
-        found["known"] = _shares(tuned, _Known(**vars(case), denoiser=denoiser), asked, job.calls)
+        known = {f.name: getattr(case, f.name) for f in fields(Case)}
+        found["known"] = _shares(tuned, _Known(**known, denoiser=denoiser), asked, job.calls)
     return found
 
 

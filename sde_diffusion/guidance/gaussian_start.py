@@ -4,10 +4,10 @@ At high noise every data set looks Gaussian: with mean m and variances v of its 
 
     E[x_0 | x_t = x] ~ m + alpha v/(alpha^2 v + sigma^2) (x - alpha m),
 
-off by about alpha^2/sigma^2. At the noisy end (sigma/alpha = 80, say) that is as good as what a
-network answers, and costs no call: every solver then starts with the right d for nothing. Unlike
-`transform.analytic_first_step`, which is for data of mean 0, it needs the mean, one array of the
-shape of a sample, from any thousand of them.
+off by alpha/sigma times what the covariance has beside diag v, and by alpha^2/sigma^2. At the
+noisy end (sigma/alpha = 80, say) that is about as good as what a network answers, and costs no
+call. Other than `transform.analytic_first_step`, which is for data of mean 0, it needs the mean of
+the data, one array of the shape of a sample.
 
 Wang & Vastola, "The unreasonable effectiveness of Gaussian score approximation for diffusion models
 and its applications", 2024, arXiv:2412.09726; Dockhorn, Vahdat & Kreis, "GENIE", 2022,
