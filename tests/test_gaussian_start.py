@@ -1,0 +1,139 @@
+"""The mean of the data in place of the first network call."""
+
+import math
+
+import pytest
+import torch
+
+import sde_diffusion as sd
+from sde_diffusion.guidance import classifier_free, gaussian_start, limited_interval
+from sde_diffusion.problems import Gaussian, GaussianMixture
+
+EDM = sd.EDM()
+SHAPE = (2, 3, 1)
+
+
+def data(seed=0):
+    """The mean of Gaussian data, and the variances of its coordinates."""
+    g = torch.Generator().manual_seed(seed)
+    mean = torch.randn(6, generator=g, dtype=torch.float64)
+    variance = 0.1 + torch.rand(6, generator=g, dtype=torch.float64)
+    return mean, variance
+
+
+class Refusing(sd.Denoiser):
+    """A network that must not be asked."""
+
+    def __init__(self, schedule):
+        self.schedule = schedule
+
+    def __call__(self, x, t):
+        raise AssertionError(f"asked at t = {t}")
+
+
+@pytest.mark.parametrize("schedule", [EDM, sd.VPLinear(), sd.FlowMatching()], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_above_the_level_it_is_the_exact_denoiser_of_gaussian_data(schedule, dtype):
+    """At single times, at one a sample, and as a run binds them; the network is not asked."""
+    mean, variance = data()
+    exact = Gaussian(mean, variance).denoiser(schedule)
+    known = gaussian_start(
+        Refusing(schedule), mean.reshape(SHAPE), variance.reshape(SHAPE), above=1.0
+    )
+    times = [float(schedule.time_of(-math.log(rho))) for rho in (1.5, 4.0, 20.0)]
+    if schedule.rho(schedule.t_max) == math.inf:
+        times.append(schedule.t_max)
+    x = torch.randn(len(times), 6, generator=torch.Generator().manual_seed(1)).to(dtype)
+    shaped = x.reshape(-1, *SHAPE)
+    slack = (
+        {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-11, "atol": 1e-12}
+    )
+    each = known(shaped, torch.tensor(times, dtype=torch.float64)).flatten(1)
+    for i, (t, call) in enumerate(zip(times, known.bind(times, shaped), strict=True)):
+        wanted = exact(x, t)
+        assert known(shaped, t).dtype == dtype
+        torch.testing.assert_close(known(shaped, t).flatten(1), wanted, **slack)
+        torch.testing.assert_close(
+            call.scale * call.function(shaped, None).flatten(1), wanted, **slack
+        )
+        torch.testing.assert_close(each[i], wanted[i], **slack)
+
+
+def test_by_default_the_noisy_end_alone_costs_nothing():
+    mean, variance = data()
+    network = Gaussian(mean, variance).denoiser(EDM)
+    known = gaussian_start(network, mean, variance)
+    for name, steps in (("ddim", 5), ("angular", 12), ("edm_heun", 4)):
+        plan = sd.SOLVERS[name](EDM, sd.times.default(EDM, steps))
+        assert known.cost(plan.asked_at).calls == plan.nfe - 1
+        assert gaussian_start(network, mean, above=1.0).cost(plan.asked_at).calls == sum(
+            t <= 1.0 for t in plan.asked_at
+        )
+    assert known.jumps == ()  # the default plan is that of the network
+
+
+def test_on_gaussian_data_nothing_changes_but_the_cost():
+    """One array for the mean, one number for the variance: every sample of the default's."""
+    mean, _ = data()
+    network = Gaussian(mean, torch.tensor(0.5, dtype=torch.float64)).denoiser(EDM)
+    known = gaussian_start(network, mean, 0.5)
+    samples = [sd.sample(d, (4, 6), steps=6, seed=0, dtype=torch.float64) for d in (network, known)]
+    torch.testing.assert_close(samples[0], samples[1], rtol=1e-10, atol=1e-12)
+
+
+def test_a_step_more_for_as_many_network_calls_is_worth_it_far_from_the_origin():
+    """A mixture about (2, .., 2): the default with the mean known and 6 calls in all, 5 of them of
+    the network, against the default with 5."""
+    g = torch.Generator().manual_seed(0)
+    means = 2 + 0.7 * torch.randn(5, 8, generator=g, dtype=torch.float64)
+    mixture = GaussianMixture([0.2] * 5, means, torch.full((5, 8), 0.05, dtype=torch.float64))
+    network, data = mixture.denoiser(EDM), mixture.sample(4096, g)
+    known = gaussian_start(network, data.mean(0), data.var(0))
+    x = mixture.sample_marginal(256, *EDM(80.0), g)
+    exact = mixture.endpoint(x, EDM, 80.0, 0.0)
+    error = lambda d, n: float(
+        ((sd.run(sd.default_plan(EDM, n), d, x) - exact).norm(dim=1) / exact.norm(dim=1)).median()
+    )
+    assert error(known, 6) < 0.8 * error(network, 5)
+    assert error(known, 6) < 1.1 * error(network, 6)  # nothing is lost by it
+
+
+def test_a_table_leaves_the_call_that_costs_nothing_where_it_is():
+    """And the network alone is the teacher: the ends are those without the mean."""
+    ring = sd.problems.ring()
+    network = ring.denoiser(EDM)
+    known = gaussian_start(network, torch.zeros(2), 0.5)
+    few = {"nfe": 3, "shape": (2,), "validation": 64, "max_iterations": 2}
+    plan = sd.tune("angular", known, 256, **few)
+    assert plan.asked_at[0] == 80.0
+    assert plan.origin["network calls"] == 2
+    assert plan.origin["teacher"]["teacher"] == "exact"
+    assert "3 calls of the denoiser a sample, all of them counted, that is 2 of a network" in (
+        sd.tuning.report(plan)
+    )
+    free = sd.tune("angular", network, 256, **few)
+    assert free.origin["network calls"] == 3
+    spared = sd.transform.analytic_first_step(sd.SOLVERS["ddim"](EDM, sd.times.karras(EDM, 4)), EDM)
+    with pytest.raises(ValueError, match="does not ask at its start"):
+        sd.tune("angular", known, 256, **few, guesses=[spared])
+
+
+def test_what_is_wrong_is_refused_with_the_cure():
+    network, mean = Refusing(EDM), torch.zeros(4)
+    for wrong, error, words in (
+        ((mean.long(),), TypeError, "data.mean"),
+        ((mean, torch.ones(3)), ValueError, "data.var"),
+        ((mean, -1.0), ValueError, "at least 0"),
+        ((mean * math.nan,), ValueError, "finite"),
+        ((mean, 1.0, 0.0), ValueError, "above = 0"),
+    ):
+        with pytest.raises(error, match=words):
+            gaussian_start(network, *wrong)
+    known = gaussian_start(network, mean)
+    with pytest.raises(
+        ValueError, match=r"\(1,\), and the mean given to gaussian_start has \(4,\)"
+    ):
+        known(torch.zeros(3, 1), 80.0)
+    guided = classifier_free(network, Refusing(EDM), scale=2.0)
+    with pytest.raises(ValueError, match="around everything else"):
+        limited_interval(gaussian_start(guided, mean), 0.1, 1.0)
