@@ -7,7 +7,9 @@ import torch
 from benchmarks.quality.shares import figures as figures_of
 from benchmarks.quality.shares import share_of
 from benchmarks.tuned.__main__ import row, untuned
+from benchmarks.tuned.job import Job
 from benchmarks.tuned.many import METRICS, rivals
+from sde_diffusion.tuning.pairs import Pairs
 
 
 def figures(rms, median):
@@ -59,3 +61,20 @@ def test_untuned_settings_are_those_of_both_ranges_and_the_default():
     best = lambda rms, median: {"5": {"rms": {"setting": rms}, "median": {"setting": median}}}
     quality = {f"digits {r}": {"sde_diffusion": best(r, "median")} for r in ("edm", "vp")}
     assert rivals(quality, "digits", "5") == ["default", "edm", "median", "vp"]
+
+
+def test_a_job_that_knows_the_mean_counts_the_calls_of_the_network():
+    """The mean is that of the weighed ends, and the denoiser's answer at the noisy end."""
+    generator = torch.Generator().manual_seed(0)
+    ends = torch.randn(64, 2, generator=generator, dtype=torch.float64)
+    weights = torch.rand(64, generator=generator, dtype=torch.float64)
+    for range_, start in (("edm", 80.0), ("vp", 1.0)):
+        job = Job("ring", range_, 4, mean=True)
+        pairs = Pairs(start * ends, ends, start, 0.0, weights=weights)
+        known = job.denoiser(pairs)
+        assert job.calls == 5 and job.key == "4-mean" and job.on("vp").mean
+        assert known.cost([start]).calls == 0
+        assert known.cost([start, 0.9 * start, 0.1]).calls == 2
+        mean = (weights[:, None] * ends).sum(0) / weights.sum()
+        x = float(job.schedule.alpha(start)) * mean.expand(1, 2)  # where d is the mean itself
+        torch.testing.assert_close(known(x, start)[0], mean)
