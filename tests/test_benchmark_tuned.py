@@ -72,7 +72,7 @@ def test_a_job_that_knows_the_mean_counts_the_calls_of_the_network():
         job = Job("ring", range_, 4, mean=True)
         pairs = Pairs(start * ends, ends, start, 0.0, weights=weights)
         known = job.denoiser(pairs)
-        assert job.calls == 5 and job.key == "4-mean" and job.on("vp").mean
+        assert (job.calls, job.key, job.on("vp").mean) == (5, "4-mean", True)
         assert known.cost([start]).calls == 0
         assert known.cost([start, 0.9 * start, 0.1]).calls == 2
         mean = (weights[:, None] * ends).sum(0) / weights.sum()
