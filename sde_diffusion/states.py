@@ -30,7 +30,12 @@ def along(coefficient: Scalar, x: Tensor) -> Scalar:
     return c.reshape(-1, *[1] * (x.ndim - 1)) if c.ndim else c
 
 
+def flat(x: Tensor) -> Tensor:
+    """Each sample a row, (batch, D); D = 1 for events of shape ()."""
+    return x.reshape(len(x), -1)
+
+
 def inner(a: Tensor, b: Tensor, like: Tensor | None = None) -> Tensor:
     """<a, b> over the numbers of each sample, (batch, 1, .., 1) to multiply a, or `like`."""
-    product = (a * b).unsqueeze(-1).flatten(1).sum(1)
+    product = flat(a * b).sum(1)
     return product.reshape(-1, *[1] * ((a if like is None else like).ndim - 1))

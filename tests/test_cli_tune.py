@@ -94,6 +94,7 @@ def test_a_stopped_run_goes_on(folder, capsys):
         (["--teacher", "dop83"], "did you mean 'dop853'"),
         (["--starts", "3"], "free numbers"),
         (["--validation", "1.5"], "at least one start on either side"),
+        (["--validation", "58"], "2 train starts for 3 free numbers"),
         (["--t-end", "3"], "lies outside"),
     ],
 )

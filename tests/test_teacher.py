@@ -75,6 +75,23 @@ def test_points_on_the_path():
     assert torch.equal(found.part(1, 3).states, found.states[:, 1:3])
 
 
+@pytest.mark.filterwarnings("ignore:the default of sample")
+def test_events_without_a_dimension():
+    """Of shape (): as of shape (1,)."""
+
+    def network(x, t):
+        alpha_t, sigma_t = VP(t)
+        return alpha_t * 0.2 * x / (alpha_t**2 * 0.2 + sigma_t**2)
+
+    denoiser = sd.FunctionDenoiser(network, VP)
+    starts = torch.randn(24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = teach(denoiser, starts)
+    torch.testing.assert_close(found.ends, teach(denoiser, starts[:, None]).ends[:, 0])
+    for free in ("coefficients", "gits"):
+        plans = [sd.tune("ddim", denoiser, x, nfe=2, free=free) for x in (starts, starts[:, None])]
+        torch.testing.assert_close(*(plan.matrix() for plan in plans))
+
+
 def test_chunks_change_nothing_that_matters():
     """dopri5 takes steps of each sample's own, so not even in the last bits."""
     one, many = (teach(IDEAL, 5, shape=(2,), teacher="dopri5", chunk=c).ends for c in (8, 2))

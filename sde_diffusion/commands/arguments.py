@@ -20,6 +20,14 @@ def numbers(text: str) -> tuple[int, ...]:
     return values
 
 
+def share(text: str) -> float | int:
+    """A share, "0.25", or a whole number of things, "512"."""
+    try:
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """`--model` and `--shape`: what is asked, and for samples of which shape."""
     parser.add_argument(

@@ -14,7 +14,7 @@ from ..comparison.entries import options_of
 from ..names import unknown
 from ..tuning import FAMILIES, LOSSES, METHODS, STRATEGIES, report, tune
 from ..tuning.way import own_options
-from .arguments import add_model, check_device
+from .arguments import add_model, check_device, share
 from .load import load_denoiser
 
 DESCRIPTION = """Fit a plan to a model: first a teacher finds where the network's own ODE takes many
@@ -32,7 +32,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_model(parser)
     option = parser.add_argument
-    option("--nfe", type=int, help="network calls a sample, as 5; a plan given as base has its own")
+    option(
+        "--nfe",
+        type=int,
+        help="network calls a sample at most, as 5; a plan given as base has its own",
+    )
     option("--out", required=True, type=Path, metavar="PLAN.JSON", help="where the plan goes")
     option(
         "--base",
@@ -71,9 +75,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     option(
         "--validation",
-        type=float,
+        type=share,
         default=0.25,
-        help="share of them kept apart to choose and to report (default 0.25)",
+        help="share of them kept apart to choose and to report, or their number (default 0.25)",
     )
     option("--seed", type=int, default=0, help="of the starting points (default 0)")
     option("--times", default="default", help="the solver's grid (see: sde-diffusion list grids)")

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..adaptive import scipy
 from ..denoise import Denoiser
 from ..files import write_atomic
+from ..states import flat
 
 METHOD = "DOP853"
 FINEST = 1e-13  # the finest tolerance that float64 lets the method meet
@@ -49,8 +50,8 @@ class Reference:
 
 def relative(x: Tensor, exact: Tensor) -> Tensor:
     """|x - x*| / |x*| of every sample, (n,)."""
-    difference = (x.to(exact) - exact).flatten(1).norm(dim=1)
-    return difference / exact.flatten(1).norm(dim=1)
+    difference = flat(x.to(exact) - exact).norm(dim=1)
+    return difference / flat(exact).norm(dim=1)
 
 
 def solve_reference(denoiser: Denoiser, start: Tensor, t_end: float, tolerance: float) -> Reference:

@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..states import flat
 from .picard import Sweeps
-from .task import Task, flat
+from .task import Task
 
 
 def anderson(task: Task, window: int | None = None, history: int = 2) -> Tensor:

@@ -21,8 +21,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..states import flat
 from .picard import Sweeps
-from .task import Task, flat
+from .task import Task
 
 
 def secant(task: Task, window: int | None = None) -> Tensor:

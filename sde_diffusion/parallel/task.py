@@ -11,6 +11,7 @@ from torch import Tensor
 from ..form import number_of
 from ..plan import Plan
 from ..progress import Progress
+from ..states import flat
 from .network import Network
 from .table import Table
 
@@ -53,11 +54,6 @@ class Task:
             f"{self.plan.name}: the state is not finite at t = {t:.6g}, after network call {j} "
             f"of {self.plan.nfe}; run(plan, ...) says which step and what it is due to"
         )
-
-
-def flat(x: Tensor) -> Tensor:
-    """(batch, size of the event)."""
-    return x.reshape(len(x), -1)
 
 
 def norm(x: Tensor) -> Tensor:

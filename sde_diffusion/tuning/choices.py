@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..plan import Plan
+from ..solvers.edm import STEPS
 from .alternate import alternate
 from .base import Base
 from .family import Family
@@ -54,6 +55,11 @@ def _churn(base: Base) -> Family:
         raise ValueError(f"free = 'churn' sets the noise of every step itself: leave out {others}")
     gamma = base.options.get("s_churn", 0.0) / (len(base.times) - 1)
     step = name.removeprefix("edm_")
+    if step not in STEPS:
+        raise ValueError(
+            f"free = 'churn' sets the noise of a single-step sampler, and the base is {name}: give "
+            "base = 'edm_heun', 'edm_euler' or 'dpm_2'"
+        )
     return churn(base.schedule, base.times, step, start=gamma if gamma > 0 else 0.1)
 
 

@@ -38,6 +38,7 @@ from ..run import run
 from ..scalar import Scalar
 from ..schedule import Schedule
 from ..solvers.solver import SOLVERS
+from ..states import flat
 from .pairs import Pairs
 
 Network = Denoiser | Callable[[Tensor, Scalar], Tensor]
@@ -197,8 +198,7 @@ class _Student:
 
     def distance(self, x: Tensor, exact: Tensor, j: int) -> Tensor:
         """|x - x*| / |x*| of every sample."""
-        exact = exact.flatten(1)
-        return (x.flatten(1) - exact).norm(dim=1) / exact.norm(dim=1)
+        return flat(x - exact).norm(dim=1) / flat(exact).norm(dim=1)
 
     @torch.no_grad()
     def _ask(self, x: Tensor, t: Scalar) -> Tensor:

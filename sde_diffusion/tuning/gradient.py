@@ -32,14 +32,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..counts import check_count
+from ..counts import check_count, checked_number
 from ..denoise import Denoiser
 from ..plan import Plan
 from ..run import Point, record, run
 from ..scalar import Scalar
+from ..states import flat
 from .family import Family
 from .fit import Fit, Progress, Watch, check_state
-from .loss import Loss, check_ends, flat
+from .loss import Loss, check_ends
 from .pairs import Pairs
 from .ready import check_gradient, differentiable, plain
 
@@ -346,6 +347,8 @@ def check_task(
 def _check_rates(counts: Mapping[str, int], learning_rate: float, radius: float) -> None:
     for name, count in counts.items():
         check_count(name, count)
+    for name, rate in {"learning_rate": learning_rate, "radius": radius}.items():
+        checked_number(rate, name)
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning_rate = {learning_rate} must be positive and finite")
     if not (math.isfinite(radius) and radius >= 0):

@@ -35,7 +35,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .loss import Loss, Residual, flat
+from ..states import flat
+from .loss import Loss, Residual
 from .pairs import Pairs
 
 RANK = 1e-10  # of the largest eigenvalue of a covariance: below it there is no spread

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from ..scalar import atan2
 from ..schedule import Schedule
+from ..states import flat
 from .pairs import Pairs
 
 _LEAST = 1e-9  # relative errors are rounding below
@@ -85,11 +86,6 @@ class Loss:
     def weight(self, squares: Tensor) -> Tensor:
         """rho'(s), (batch,): what a sample counts in least squares."""
         return 1 / (1 + squares / self.scale**2) + (self.share if self.scale < float("inf") else 0)
-
-
-def flat(x: Tensor) -> Tensor:
-    """Each sample a row, (batch, D); D = 1 for events of shape ()."""
-    return x.reshape(len(x), -1)
 
 
 def check_ends(loss: Loss, pairs: Pairs) -> None:

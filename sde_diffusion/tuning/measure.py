@@ -21,7 +21,8 @@ from ..comparison.reference import relative
 from ..denoise import Denoiser
 from ..plan import Plan
 from ..run import record
-from .loss import Loss, check_ends, flat
+from ..states import flat
+from .loss import Loss, check_ends
 from .pairs import Pairs
 
 

@@ -13,6 +13,7 @@ from ..denoise import Denoiser
 from ..plan import Plan
 from ..sample import LARGEST_SIGNAL
 from ..schedule import Schedule
+from ..states import flat
 from ..times import default
 from .base import Base
 from .pairs import Pairs
@@ -182,7 +183,7 @@ def check_pairs(pairs: Pairs, base: Base, starts: Tensor | int | None) -> None:
             f"the reference has ends of shape {tuple(pairs.ends.shape)} for starts of "
             f"{tuple(pairs.starts.shape)}"
         )
-    fine = torch.isfinite(pairs.ends).flatten(1).all(1)
+    fine = torch.isfinite(flat(pairs.ends)).all(1)
     if not bool(fine.all()):
         wrong = int((~fine).nonzero()[0])
         raise ValueError(f"the reference is not finite: the end of start {wrong}")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..adaptive import per_sample_ode, scipy
+from ..counts import check_count, checked_number
 from ..denoise import Denoiser
 from ..names import look_up
 from ..noise import Noise, noise_from
@@ -27,6 +28,7 @@ from ..problem import ExactDenoiser
 from ..progress import Progress
 from ..run import check_state, record
 from ..sample import starting_state
+from ..states import flat
 from ..times import check_grid
 from .kept import probe
 from .pairs import Pairs
@@ -94,9 +96,8 @@ def teach(
         )
     check_one_condition(denoiser)
     schedule = denoiser.schedule
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise ValueError(f"chunk = {chunk!r}: samples at once, a whole number of at least 1")
-    if not 0 < tolerance < 0.1:
+    check_count("chunk", chunk)
+    if not 0 < checked_number(tolerance, "tolerance") < 0.1:
         raise ValueError(
             f"tolerance = {tolerance} must lie between 0 and 0.1, well below the errors of a few "
             "steps (1e-6)"
@@ -172,6 +173,8 @@ def starting_points(
             raise ValueError(f"starts = {starts!r}: give a tensor (n, *event), or how many to draw")
         if shape is None:
             raise ValueError(f"starts = {starts} to be drawn: of which shape? Give shape=(*event)")
+        if isinstance(shape, str) or not isinstance(shape, Sequence):
+            raise TypeError(f"shape = {shape!r} must be a sequence (*event), as (3, 32, 32)")
         size = (starts, *shape)
         return starting_state(denoiser, size, t, noise_from(seed), None, dtype, device)
     check_state(starts)
@@ -300,7 +303,7 @@ def _computed(path: Callable[[Tensor], Tensor], x: Tensor, numbers: list[int]) -
 
 def _not_finite(x: Tensor) -> list[int]:
     """Indices of the samples with numbers that are not finite."""
-    fine = torch.isfinite(x).flatten(1).all(1)
+    fine = torch.isfinite(flat(x)).all(1)
     return [] if bool(fine.all()) else (~fine).nonzero().flatten().tolist()
 
 

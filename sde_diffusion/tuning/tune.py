@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..certificates import invariants
 from ..comparison.compare import describe
-from ..counts import check_count
+from ..counts import check_count, checked_number
 from ..denoise import Denoiser
 from ..guidance.gaussian_start import GaussianStart
 from ..guidance.guided import cost_of
@@ -98,7 +98,8 @@ def tune(
             has its own. The last of them are the validation starts.
         reference: what the plan is fitted to: None (an accurate solution of the network's own
             ODE), a teacher's name or a `Plan` (see `teach`), the ends x* of the starts, or `Pairs`.
-        nfe: calls of the denoiser a sample; if it is a `gaussian_start`, one of them costs nothing.
+        nfe: calls of the denoiser a sample, at most (a solver that asks twice a step makes 3 of 4);
+            if it is a `gaussian_start`, one of them costs nothing.
         free: what is free: a name of `FAMILIES` or `STRATEGIES`, or a function `Base` -> `Family`.
         loss: a name of `LOSSES`, or a `Loss` of one's own.
         scale: of a loss given by name: relative errors beyond it count little (`Loss`); inf: all
@@ -154,6 +155,9 @@ def tune(
     taught = denoiser.below if isinstance(denoiser, GaussianStart) else denoiser  # whose ODE it is
     _check_law(beginning.plan, target)
     also = list(inspect.signature(tune).parameters)[3:-1]
+    check_count("chunk", chunk)
+    if isinstance(starts, int) and not isinstance(starts, bool):
+        check_count("starts", starts, 2)
     way = way_of(free, method, beginning, options, chunk, seed, also)
     if way.family is not None:
         _check_law(way.family.plan(), target)
@@ -243,7 +247,7 @@ def _loss(loss: str | Loss, schedule: Schedule, scale: float | None) -> Loss:
             raise ValueError(f"scale = {scale!r} beside a Loss, which has its own: leave it out")
         return loss
     make = look_up("loss", loss, LOSSES)
-    return make(schedule) if scale is None else make(schedule, scale)
+    return make(schedule) if scale is None else make(schedule, checked_number(scale, "scale"))
 
 
 def _check_law(plan: Plan, loss: Loss) -> None:

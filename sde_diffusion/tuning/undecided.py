@@ -26,6 +26,7 @@ from ..denoise import Denoiser
 from ..few_steps import default_plan
 from ..progress import Progress
 from ..run import check_state, run
+from ..states import flat
 from ..store import digest
 from .kept import check_same, fingerprint, keep, kept, probe
 from .teacher import check_one_condition
@@ -101,7 +102,7 @@ def doubt(
     """s of each start, (M,), float64."""
     schedule = denoiser.schedule
     fine, *coarse = (
-        run(default_plan(schedule, n, t_start, t_end), denoiser, starts).double().flatten(1)
+        flat(run(default_plan(schedule, n, t_start, t_end), denoiser, starts).double())
         for n in (FINE, *COARSE)
     )
     gap = torch.stack([(x - fine).norm(dim=1) for x in coarse]).max(0).values
