@@ -320,7 +320,9 @@ def check_state(x: Tensor) -> None:
         raise TypeError(f"the state must be a tensor, not {type(x).__name__}")
     if not x.is_floating_point():
         raise TypeError(f"the state has dtype {x.dtype}; it must be floating: x.float()")
-    if x.ndim < 1 or x.numel() == 0:
+    if x.ndim < 1:
+        raise ValueError("the state has shape (): give one of shape (batch, *event)")
+    if x.numel() == 0:
         raise ValueError(f"the state has shape {tuple(x.shape)}: an empty batch has no samples")
 
 

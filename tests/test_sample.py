@@ -100,6 +100,7 @@ def test_bad_states_and_networks_are_refused_with_a_cure(x, denoiser):
     cases = [
         (lambda: sd.run(plan, denoiser, x.long()), TypeError, "x.float"),
         (lambda: sd.run(plan, denoiser, x[:0]), ValueError, "empty batch"),
+        (lambda: sd.run(plan, denoiser, x[0, 0]), ValueError, r"shape \(\): give one"),
         (lambda: sd.run(plan, denoiser, x / 0), ValueError, "not finite"),
         (lambda: sd.run(plan, denoiser, [1.0]), TypeError, "must be a tensor"),
         (lambda: sd.run(plan, NetworkDenoiser(Net().to("meta"), VP), x), ValueError, "move one"),

@@ -104,7 +104,7 @@ def test_without_an_iteration_and_without_paths_that_is_said(tmp_path):
         assert words in " ".join(stop.value.__notes__)
         assert not hasattr(stop.value, "plan")
     task = {**TASK, "reference": "dopri5", "chunk": 4}
-    for folder, words in ((None, "paths so far are lost"), (tmp_path, "goes on after the teacher")):
+    for folder, words in ((None, "paths so far are lost"), (tmp_path, "goes on after what")):
         with pytest.raises(KeyboardInterrupt) as stop:
             tune("ddim", Failing(150, KeyboardInterrupt()), 32, **task, folder=folder)
         assert words in " ".join(stop.value.__notes__)

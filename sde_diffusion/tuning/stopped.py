@@ -62,7 +62,7 @@ def paths_kept(folder: str | Path | None) -> Iterator[None]:
         stop.add_note(
             "The teacher's paths so far are lost: give tune a folder= to keep them."
             if folder is None
-            else f"The same call goes on after the teacher's paths that are finished, in {folder}."
+            else f"The same call goes on after what is finished of the teacher's paths ({folder})."
         )
         raise
 
