@@ -15,7 +15,6 @@ from sde_diffusion.tuning.fit import Progress
 from sde_diffusion.tuning.gradient import gradient
 from sde_diffusion.tuning.loss import endpoint, robust
 from sde_diffusion.tuning.measure import measure
-from sde_diffusion.tuning.reference import path_times
 from sde_diffusion.tuning.restarts import restarts
 from sde_diffusion.tuning.resume import Keeper
 from sde_diffusion.tuning.table import table
@@ -50,7 +49,7 @@ class Failing(sd.Denoiser):
 
 @cache
 def pairs(path=False):
-    times = {"times": path_times(VP, 1.0, END)} if path else {"t_end": END}
+    times = {"times": [1.0, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, END]} if path else {"t_end": END}
     return teach(IDEAL, 32, shape=(2,), seed=3, **times)
 
 
@@ -100,7 +99,7 @@ def test_the_best_plan_so_far_is_kept_and_said_and_the_fit_goes_on(free, method,
 def test_without_an_iteration_and_without_paths_that_is_said(tmp_path):
     for folder, words in ((None, "give tune a folder="), (tmp_path, "begins the fit anew")):
         with pytest.raises(KeyboardInterrupt) as stop:
-            tuned(Failing(30, KeyboardInterrupt()), "gits", None, folder)
+            tuned(Failing(17, KeyboardInterrupt()), "gits", None, folder)
         assert words in " ".join(stop.value.__notes__)
         assert not hasattr(stop.value, "plan")
     task = {**TASK, "reference": "dopri5", "chunk": 4}
@@ -108,6 +107,19 @@ def test_without_an_iteration_and_without_paths_that_is_said(tmp_path):
         with pytest.raises(KeyboardInterrupt) as stop:
             tune("ddim", Failing(150, KeyboardInterrupt()), 32, **task, folder=folder)
         assert words in " ".join(stop.value.__notes__)
+
+
+@pytest.mark.filterwarnings("ignore:the default of sample")
+def test_a_fit_goes_on_without_the_file_of_its_best_plan(tmp_path):
+    """That file was altered, or is gone; it is only for people."""
+    counting = Failing()
+    whole = tuned(counting, "knots")
+    for spoil in (lambda file: file.write_text("{}"), lambda file: file.unlink()):
+        folder = tmp_path / str(spoil)
+        with pytest.raises(KeyboardInterrupt):
+            tuned(Failing(counting.calls * 3 // 4, KeyboardInterrupt()), "knots", None, folder)
+        spoil(*folder.rglob("*.best.json"))
+        assert tuned(Failing(), "knots", None, folder) == whole
 
 
 @pytest.mark.filterwarnings("ignore:the default of sample")

@@ -117,11 +117,11 @@ class Keeper:
             self.best = Best(plan, progress.numbers, loss, progress.unit, progress.iteration)
             self._new = True
 
-    def _found(self, best: dict[str, Any] | None) -> Best | None:
-        """The best that was saved; None if its plan is no longer there."""
-        if best is None or self.plan_file is None:
+    def _found(self, best: Any) -> Best | None:
+        """The best that was saved; None if it or its plan is no longer there as it was."""
+        if not isinstance(best, dict) or self.plan_file is None:
             return None
         try:
             return Best(**{**best, "plan": Plan.load(self.plan_file)})
-        except (OSError, ValueError):
+        except (OSError, TypeError, ValueError):
             return None
