@@ -50,7 +50,7 @@ def test_churn_refuses_what_it_would_overrule(schedule):
     times = tuple(smooth_grid(schedule, 4).tolist())
     for name, options, message in (
         ("edm_heun", {"s_tmax": 2.0}, "leave out \\['s_tmax'\\]"),
-        ("ddim", {}, "Known: dpm_2, euler, heun"),
+        ("ddim", {}, "the base is ddim: give base = 'edm_heun'"),
     ):
         solver = sd.SOLVERS[name]
         base = Base(solver(schedule, times, **options), schedule, times, solver, options)
