@@ -63,16 +63,16 @@ def test_untuned_settings_are_those_of_both_ranges_and_the_default():
     assert rivals(quality, "digits", "5") == ["default", "edm", "median", "vp"]
 
 
-def test_a_job_that_knows_the_mean_counts_the_calls_of_the_network():
+def test_a_job_that_knows_the_moments_counts_the_calls_of_the_network():
     """The mean is that of the weighed ends, and the denoiser's answer at the noisy end."""
     generator = torch.Generator().manual_seed(0)
     ends = torch.randn(64, 2, generator=generator, dtype=torch.float64)
     weights = torch.rand(64, generator=generator, dtype=torch.float64)
     for range_, start in (("edm", 80.0), ("vp", 1.0)):
-        job = Job("ring", range_, 4, mean=True)
+        job = Job("ring", range_, 4, known=True)
         pairs = Pairs(start * ends, ends, start, 0.0, weights=weights)
         known = job.denoiser(pairs)
-        assert (job.calls, job.key, job.on("vp").mean) == (5, "4-mean", True)
+        assert (job.calls, job.key, job.on("vp").known) == (5, "4-known", True)
         assert known.cost([start]).calls == 0
         assert known.cost([start, 0.9 * start, 0.1]).calls == 2
         mean = (weights[:, None] * ends).sum(0) / weights.sum()

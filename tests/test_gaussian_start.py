@@ -33,13 +33,16 @@ class Refusing(sd.Denoiser):
 
 @pytest.mark.parametrize("schedule", [EDM, sd.VPLinear(), sd.FlowMatching()], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_above_the_level_it_is_the_exact_denoiser_of_gaussian_data(schedule, dtype):
+@pytest.mark.parametrize("whole", [False, True], ids=["variances", "covariance"])
+def test_above_the_level_it_is_the_exact_denoiser_of_gaussian_data(schedule, dtype, whole):
     """At single times, at one a sample, and as a run binds them; the network is not asked."""
-    mean, variance = data()
-    exact = Gaussian(mean, variance).denoiser(schedule)
-    known = gaussian_start(
-        Refusing(schedule), mean.reshape(SHAPE), variance.reshape(SHAPE), above=1.0
-    )
+    mean, covariance = data()
+    if whole:
+        factor = torch.randn(6, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        covariance = factor @ factor.T
+    exact = Gaussian(mean, covariance).denoiser(schedule)
+    given = covariance if whole else covariance.reshape(SHAPE)
+    known = gaussian_start(Refusing(schedule), mean.reshape(SHAPE), given, above=1.0)
     times = [float(schedule.time_of(-math.log(rho))) for rho in (1.5, 4.0, 20.0)]
     if schedule.rho(schedule.t_max) == math.inf:
         times.append(schedule.t_max)
@@ -123,7 +126,9 @@ def test_what_is_wrong_is_refused_with_the_cure():
     for wrong, error, words in (
         ((mean.long(),), TypeError, "data.mean"),
         ((mean, torch.ones(3)), ValueError, "data.var"),
-        ((mean, -1.0), ValueError, "at least 0"),
+        ((mean, torch.ones(4, 3)), ValueError, r"\(4, 4\)"),
+        ((mean, torch.arange(16.0).reshape(4, 4)), ValueError, "symmetric"),
+        ((mean, -1.0), ValueError, "positive semidefinite"),
         ((mean * math.nan,), ValueError, "finite"),
         ((mean, 1.0, 0.0), ValueError, "above = 0"),
     ):
@@ -137,3 +142,22 @@ def test_what_is_wrong_is_refused_with_the_cure():
     guided = classifier_free(network, Refusing(EDM), scale=2.0)
     with pytest.raises(ValueError, match="around everything else"):
         limited_interval(gaussian_start(guided, mean), 0.1, 1.0)
+
+
+def test_with_the_covariance_known_it_is_as_good_as_a_network_at_the_noisy_end():
+    """The difference from the exact denoiser of a mixture falls as alpha^2/sigma^2, or with the
+    mean and a variance alone as alpha/sigma (at x = sigma z, where d - m is of the latter order).
+    """
+    g = torch.Generator().manual_seed(0)
+    means = 1 + torch.randn(5, 6, generator=g, dtype=torch.float64)
+    mixture = GaussianMixture([0.5, 0.2, 0.1, 0.1, 0.1], means, torch.full((5, 6), 0.2))
+    network, mean = mixture.denoiser(EDM), mixture.mean
+    covariance = mixture.data_covariance()
+    z = torch.randn(64, 6, generator=g, dtype=torch.float64)
+    for given, slope in ((covariance, 2), (covariance.diag(), 1)):
+        known = gaussian_start(network, mean, given, above=1.0)
+        off = [float((known(s * z, s) - network(s * z, s)).norm()) for s in (40.0, 80.0)]
+        assert math.log2(off[0] / off[1]) == pytest.approx(slope, abs=0.1)
+    few = mixture.sample(4, g).float()  # a covariance of rank 3, with rounding of float32
+    known = gaussian_start(network, few.mean(0), few.T.cov())
+    assert torch.isfinite(known(z, 80.0)).all()

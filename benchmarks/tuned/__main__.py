@@ -1,6 +1,6 @@
 """Tables fitted to closed-form models at 4 to 10 network calls, against samplers that are not.
 
-python -m benchmarks.tuned [--model NAME ...] [--range NAME ...] [--nfe N ...] [--mean]
+python -m benchmarks.tuned [--model NAME ...] [--range NAME ...] [--nfe N ...] [--known]
                            [--again] [--seed N] [--quality FILE] [--output DIR] [--kept DIR]
 
 From 512 fixed starting points, none of them fitted on, to sigma = 0: RMS and median of
@@ -13,8 +13,8 @@ knows. The fits of vp begin with the plans of edm, those of edm with first guess
 measured before stays: remove a cell's two files to fit it anew, or go on with the fit (`--again`)
 from its plan or from that of the other range, whichever is better on the validation starts.
 
---mean fits tables to a denoiser that knows the mean of the data, and is asked at the noisy end for
-nothing (`guidance.gaussian_start`): as many calls of the network, and one row more.
+--known fits tables to a denoiser that knows mean and covariance of the data, and so answers at the
+noisy end for nothing (`guidance.gaussian_start`): as many calls of the network, and one row more.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quality", type=Path, default=quality)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/tuned"))
     parser.add_argument("--kept", type=Path, default=Path("benchmarks/output/tuned"))
-    mean = "the mean of the data is known, in place of a call at the noisy end"
-    parser.add_argument("--mean", action="store_true", help=mean)
+    known = "mean and covariance of the data, in place of a call at the noisy end"
+    parser.add_argument("--known", action="store_true", help=known)
     again = "go on with the fits of the cells named; the best on validation starts is kept"
     parser.add_argument("--again", action="store_true", help=again)
     signs = "of the signs in fits that go on: another one may find another minimum"
@@ -86,16 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
         for range_ in asked.range:
             name = f"{model} {range_}"
             for nfe in sorted(asked.nfe):
-                job = Job(model, range_, nfe, asked.mean)
+                job = Job(model, range_, nfe, asked.known)
                 path = job.cell(asked.output)
                 if asked.again or not path.exists():
                     cell = _measure(job, asked.output, asked.kept, asked.again, asked.seed)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_atomic(path, json.dumps(cell, indent=1).encode())
                     print(f"{name}, {nfe} calls: {cell['test']}", file=sys.stderr, flush=True)
-            cells = _cells(asked.output, model, range_, asked.mean)
-            known = ", mean known" * asked.mean
-            print(table_of(f"{TITLES[model]}, {range_}{known}", best[name], cells))
+            cells = _cells(asked.output, model, range_, asked.known)
+            ending = ", moments known" * asked.known
+            print(table_of(f"{TITLES[model]}, {range_}{ending}", best[name], cells))
             measured(best, model, range_, asked.output, asked.kept)
     text = markdown(asked.output, TITLES, {"rms": SHARE, "median": dict.fromkeys(NFES, 1 / 3)})
     write_atomic(asked.output / "many.md", text.encode())
@@ -117,14 +117,14 @@ def _measure(job: Job, output: Path, kept: Path, again: bool, seed: int = 0) -> 
     loss = robust(errors) if begun else balanced(errors)
     task = (denoiser, loss, given.train, given.validation)
     began, cpu = time.monotonic(), time.process_time()
-    family = _table(first_guesses(base, case.schedule, job.mean)[0], job)
+    family = _table(first_guesses(base, case.schedule, job.known)[0], job)
     found = lambda v: measure(family.plan(v), denoiser, loss, given.validation).loss
     losses = {name: found(numbers) for name, numbers in begun.items()}
     chosen = min(losses, key=lambda name: losses[name]) if losses else "first guesses"
 
     def fitted(**going: Any) -> tuple[Plan, Fit]:
         if not begun:
-            beginning = Base(base, case.schedule, base.times, known=job.mean)
+            beginning = Base(base, case.schedule, base.times, known=job.known)
             return restarts(beginning, *task, **going)
         best = replace(family, start=begun[chosen])
         go_on = partial(least_squares, max_iterations=_LONGEST, ftol=_FTOL, seed=seed)
@@ -157,7 +157,7 @@ def _measure(job: Job, output: Path, kept: Path, again: bool, seed: int = 0) -> 
 
 
 def _table(plan: Plan, job: Job) -> Family:
-    return table(plan, job.schedule, first_call=not job.mean)
+    return table(plan, job.schedule, first_call=not job.known)
 
 
 def _begun(job: Job, output: Path, again: bool) -> dict[str, Tensor]:
@@ -215,8 +215,8 @@ def untuned(cell: dict[str, Any], nfe: int) -> dict[str, float]:
     }
 
 
-def _cells(output: Path, model: str, range_: str, mean: bool = False) -> dict[int, dict[str, Any]]:
-    paths = {nfe: Job(model, range_, nfe, mean).cell(output) for nfe in NFES}
+def _cells(output: Path, model: str, range_: str, known: bool = False) -> dict[int, dict[str, Any]]:
+    paths = {nfe: Job(model, range_, nfe, known).cell(output) for nfe in NFES}
     return {nfe: json.loads(path.read_text()) for nfe, path in paths.items() if path.exists()}
 
 

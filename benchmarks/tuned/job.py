@@ -1,7 +1,7 @@
 """One plan to tune: a model, a range of noise, a number of network calls, and what is known.
 
-With the mean of the data known (`gaussian_start`) the denoiser answers at the noisy end for
-nothing, and a table of n network calls has n + 1 calls of the denoiser. The mean is that of the
+With mean and covariance of the data known (`gaussian_start`) the denoiser answers at the noisy end
+for nothing, and a table of n network calls has n + 1 calls of the denoiser. Both are those of the
 teacher's ends, from starts that are fitted on.
 """
 
@@ -27,13 +27,13 @@ class Job:
     Attributes:
         model, range: keys of `PROBLEMS`, `SCHEDULES`.
         nfe: network calls a sample.
-        mean: whether the mean of the data is known.
+        known: whether mean and covariance of the data are known.
     """
 
     model: str
     range: str
     nfe: int
-    mean: bool = False
+    known: bool = False
 
     @property
     def schedule(self) -> Schedule:
@@ -48,21 +48,21 @@ class Job:
     @property
     def calls(self) -> int:
         """Calls of the denoiser."""
-        return self.nfe + self.mean
+        return self.nfe + self.known
 
     @property
     def key(self) -> str:
         """Its name among those of one model and range."""
-        return f"{self.nfe}{'-mean' * self.mean}"
+        return f"{self.nfe}{'-known' * self.known}"
 
     def denoiser(self, train: Pairs) -> Denoiser:
-        """The model, told the mean of the ends if it is to know it."""
+        """The model, told of the ends if it is to know them."""
         network = PROBLEMS[self.model]().denoiser(self.schedule)
-        return with_mean(network, train) if self.mean else network
+        return told(network, train) if self.known else network
 
     def on(self, range_: str) -> Job:
         """The same on another range."""
-        return Job(self.model, range_, self.nfe, self.mean)
+        return Job(self.model, range_, self.nfe, self.known)
 
     def cell(self, output: Path) -> Path:
         """The file of its figures."""
@@ -75,12 +75,12 @@ class Job:
         return path
 
 
-def with_mean(network: Denoiser, pairs: Pairs) -> Denoiser:
-    """The denoiser with the mean and the variance of the ends known at the start of the paths."""
-    ends = pairs.ends.double()
+def told(network: Denoiser, pairs: Pairs) -> Denoiser:
+    """The denoiser with mean and covariance of the ends known at the start of the paths."""
+    ends = pairs.ends.double().flatten(1)
     weights = torch.ones(len(pairs)).double() if pairs.weights is None else pairs.weights.double()
-    shares = (weights / weights.sum()).reshape(-1, *[1] * (ends.ndim - 1))
+    shares = (weights / weights.sum())[:, None]
     mean = (shares * ends).sum(0)
-    variance = float((shares * (ends - mean).square()).sum(0).mean())
+    covariance = ((shares * (ends - mean)).T @ (ends - mean)).contiguous()
     above = 0.999 * float(network.schedule.rho(pairs.t_start))
-    return gaussian_start(network, mean, variance, above)
+    return gaussian_start(network, mean.reshape(pairs.ends.shape[1:]), covariance, above)

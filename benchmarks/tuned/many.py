@@ -6,8 +6,8 @@ settings of this library, the default too, that are best on the 512 starts at so
 either range of noise; the least of these here.
 (By both figures the best of other libraries is behind them on the 512 starts.)
 
-Tables that know the mean of the data have more rivals: these settings with the mean known, too, and
-so with one step more, where they begin with a call at the noisy end.
+Tables that know mean and covariance of the data have more rivals: these settings with them known,
+too, and so with one step more, where they begin with a call at the noisy end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ from .job import Job
 RANGES = ("edm", "vp")
 METRICS = ("rms", "median")
 HEAD = "| model | NFE | RMS untuned | tuned | share | median untuned | tuned | share | elsewhere |"
-TABLES = {"": "Tables", "-mean": "Tables that know the mean of the data"}  # end of a cell's key
+TABLES = {
+    "": "Tables",
+    "-known": "Tables that know mean and covariance of the data",
+}  # end of a cell's key
 
 
 def measured(
@@ -55,9 +58,9 @@ def measured(
     known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     found = known.setdefault(f"{model} {range_}", {})
     stems = [p.stem.removeprefix(f"{model}-{range_}-") for p in output.glob("plans/*.json")]
-    for key in sorted(stem for stem in stems if stem.removesuffix("-mean").isdigit()):
-        nfe = key.removesuffix("-mean")
-        job = Job(model, range_, int(nfe), mean=key != nfe)
+    for key in sorted(stem for stem in stems if stem.removesuffix("-known").isdigit()):
+        nfe = key.removesuffix("-known")
+        job = Job(model, range_, int(nfe), known=key != nfe)
         plan, names = Plan.load(job.plan(output)), rivals(quality, model, nfe)
         of = digest([plan.matrix().tolist(), plan.asked_at, sorted(names)])
         if found.get(key, {}).get("of") != of:
@@ -87,7 +90,7 @@ def _figures(case: Case, job: Job, plan: Plan, names: list[str], kept: Path) -> 
     found: dict[str, Any] = {"points": len(tuned), "tuned": figures(tuned)}
     settings = [_settings()[name] for name in names]
     tried = [(case, setting, job.nfe) for setting in settings]
-    if job.mean:
+    if job.known:
         known = {f.name: getattr(case, f.name) for f in fields(Case)}
         asked = (s for s in settings if getattr(s, "start", "asked") == "asked")
         tried += [(_Known(**known, denoiser=denoiser), setting, job.calls) for setting in asked]
@@ -95,7 +98,7 @@ def _figures(case: Case, job: Job, plan: Plan, names: list[str], kept: Path) -> 
     for of, setting, calls in tried:
         y = setting.run(of, calls, torch.float32)
         if y is not None and bool(torch.isfinite(y).all()):
-            offs[setting.name + ", mean known" * (of is not case)] = _off(case, y)
+            offs[setting.name + ", moments known" * (of is not case)] = _off(case, y)
     for metric in METRICS:
         name = min(offs, key=lambda n: figures(offs[n])[metric])
         share = share_of[metric](tuned, offs[name])
@@ -133,9 +136,9 @@ def markdown(output: Path, titles: dict[str, str], bars: dict[str, dict[int, flo
         lines = [f"{title}:\n", HEAD, "|---" * HEAD.count(" | ") + "|---|"]
         for name, cells in sorted(known.items()):
             model, range_ = name.rsplit(" ", 1)
-            keys = [k for k in cells if k.removesuffix("-mean") + ending == k]
-            for key in sorted(keys, key=lambda k: int(k.removesuffix("-mean"))):
-                texts = [f"{titles[model]}, {range_.upper()}", key.removesuffix("-mean")]
+            keys = [k for k in cells if k.removesuffix("-known") + ending == k]
+            for key in sorted(keys, key=lambda k: int(k.removesuffix("-known"))):
+                texts = [f"{titles[model]}, {range_.upper()}", key.removesuffix("-known")]
                 lines.append(_row(texts, cells[key], bars))
         parts += ["\n".join(lines)] * (len(lines) > 3)
     return "\n\n".join(parts) + "\n"
