@@ -90,7 +90,9 @@ COUNTS: dict[str, Callable[[Base, Mapping[str, Any]], int]] = {
     "alternate": lambda base, options: len(
         table(base.plan, base.schedule, first_call=not base.known).start
     ),
-    "table": lambda base, options: free_numbers(base, options.get("guesses", ())),
+    "table": lambda base, options: free_numbers(
+        base, options.get("guesses", ()), options.get("usual", True)
+    ),
 }
 """(base, options) -> how many numbers a strategy frees; it refuses what the strategy would."""
 

@@ -72,6 +72,7 @@ def restarts(
     ftol: float = 1e-3,
     chunk: int = 128,
     guesses: Sequence[Plan] = (),
+    usual: bool = True,
     tries: int = 2,
     seed: int = 0,
 ) -> tuple[Plan, Fit]:
@@ -89,7 +90,9 @@ def restarts(
         ftol: of `least_squares`, in every fit.
         chunk: samples run at once.
         guesses: plans of as many calls with the same ends, to try beside the usual ones: say, one
-            fitted to another model, or on another schedule (`transform.on_schedule`).
+            fitted to another model, or on another schedule (`transform.on_schedule`), or one of one
+            call less (`grown`).
+        usual: whether to try the usual ones, too, and the plan itself.
         tries: fits of each guess in the first round, at least 1.
         seed: of the signs.
 
@@ -105,7 +108,8 @@ def restarts(
     check_count("tries", tries)
     task = denoiser, train, validation
     fits = _Fits(base.schedule, base.known, *task, chunk, ftol, watch, state)
-    tried = [(guess, seed * tries + k) for guess in _tried(base, guesses) for k in range(tries)]
+    begun = _tried(base, guesses, usual)
+    tried = [(guess, seed * tries + k) for guess in begun for k in range(tries)]
     wide = replace(loss, scale=math.inf)
     looked = [(fits(guess, wide, _LOOK, signs, few=True), signs) for guess, signs in tried]
     looked = sorted(looked, key=lambda one: one[0].loss)[:_SECOND]
@@ -120,17 +124,19 @@ def restarts(
     return found, Fit(fit.numbers, fit.train, fit.validation, fits.iterations, spent, fit.stopped)
 
 
-def free_numbers(base: Base, guesses: Sequence[Plan] = ()) -> int:
+def free_numbers(base: Base, guesses: Sequence[Plan] = (), usual: bool = True) -> int:
     """The most numbers that a fit frees, and so the fewest train starts.
 
     Raises:
         TypeError, ValueError: as `restarts`.
     """
-    tables = (table(p, base.schedule, first_call=not base.known) for p in _tried(base, guesses))
+    tables = (
+        table(p, base.schedule, first_call=not base.known) for p in _tried(base, guesses, usual)
+    )
     return max(len(family.start) for family in tables)
 
 
-def _tried(base: Base, guesses: Sequence[Plan]) -> list[Plan]:
+def _tried(base: Base, guesses: Sequence[Plan], usual: bool) -> list[Plan]:
     """All guesses: those given, the usual ones, and the plan where its first call can move."""
     plan, schedule = base.plan, base.schedule
     if plan.stochastic:
@@ -139,6 +145,10 @@ def _tried(base: Base, guesses: Sequence[Plan]) -> list[Plan]:
         raise TypeError(f"guesses is a {type(guesses).__name__}: give a list of plans")
     for guess in guesses:
         _check(guess, plan, base.known)
+    if not (usual or guesses):
+        raise ValueError("usual = False and no guesses: there is nothing to begin with")
+    if not usual:
+        return [*guesses]
     tried = [*guesses, *first_guesses(plan, schedule, base.known)]
     if base.known or float(schedule.alpha(plan.asked_at[0])) > 0:
         tried.append(plan)
