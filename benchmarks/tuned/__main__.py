@@ -15,6 +15,7 @@ from its plan or from that of the other range, whichever is better on the valida
 
 --known fits tables to a denoiser that knows mean and covariance of the data, and so answers at the
 noisy end for nothing (`guidance.gaussian_start`): as many calls of the network, and one row more.
+Such a table begins with that of one call less, where there is one (`tuning.grown`).
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from sde_diffusion.times import default
 from sde_diffusion.tuning.base import Base
 from sde_diffusion.tuning.family import Family
 from sde_diffusion.tuning.fit import Fit
+from sde_diffusion.tuning.grow import grown
 from sde_diffusion.tuning.kept import probe
 from sde_diffusion.tuning.least_squares import least_squares
 from sde_diffusion.tuning.loss import balanced, endpoint, robust
@@ -121,11 +123,19 @@ def _measure(job: Job, output: Path, kept: Path, again: bool, seed: int = 0) -> 
     found = lambda v: measure(family.plan(v), denoiser, loss, given.validation).loss
     losses = {name: found(numbers) for name, numbers in begun.items()}
     chosen = min(losses, key=lambda name: losses[name]) if losses else "first guesses"
+    smaller = job.fewer().plan(output) if not begun and job.known else None
+    if smaller is not None and smaller.exists():
+        chosen = "the plan of one call less"
+    else:
+        smaller = None
 
     def fitted(**going: Any) -> tuple[Plan, Fit]:
         if not begun:
             beginning = Base(base, case.schedule, base.times, known=job.known)
-            return restarts(beginning, *task, **going)
+            if smaller is None:
+                return restarts(beginning, *task, **going)
+            plans = grown(Plan.load(smaller), case.schedule)
+            return restarts(beginning, *task, **going, guesses=plans, usual=False, tries=1)
         best = replace(family, start=begun[chosen])
         go_on = partial(least_squares, max_iterations=_LONGEST, ftol=_FTOL, seed=seed)
         fit = go_on(best, *task, **going)

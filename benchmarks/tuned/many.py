@@ -58,7 +58,8 @@ def measured(
     known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     found = known.setdefault(f"{model} {range_}", {})
     stems = [p.stem.removeprefix(f"{model}-{range_}-") for p in output.glob("plans/*.json")]
-    for key in sorted(stem for stem in stems if stem.removesuffix("-known").isdigit()):
+    of_calls = quality[f"{model} {range_}"][ours.DEFAULT.peer]
+    for key in sorted(stem for stem in stems if stem.removesuffix("-known") in of_calls):
         nfe = key.removesuffix("-known")
         job = Job(model, range_, int(nfe), known=key != nfe)
         plan, names = Plan.load(job.plan(output)), rivals(quality, model, nfe)

@@ -1,6 +1,7 @@
 """Plans fitted to a model: few steps, chosen by what the network's own paths say."""
 
 from .choices import FAMILIES, LOSSES, METHODS, STRATEGIES
+from .grow import grown
 from .pairs import Pairs
 from .report import report
 from .teacher import teach
@@ -14,6 +15,7 @@ __all__ = [
     "STRATEGIES",
     "Pairs",
     "choose_starts",
+    "grown",
     "report",
     "teach",
     "tune",
