@@ -185,7 +185,7 @@ def test_the_default_is_well_ahead_of_2m_on_even_steps(tmp_path, range_, nfe):
 
 def test_a_stochastic_run_nears_the_law_and_repeats_by_its_seed():
     """Fixed seeds. Exact sets lie 0.025 apart, standard deviation 0.0035: 0.04 is 4 of them off."""
-    for seed in stochastic.SEEDS:
+    for seed in stochastic.SEEDS[:3]:
         case, _ = stochastic.draw("ring of 5", "edm", seed, 2048)
         theta = directions(case.end.shape[1], 64)
         few, many, again = (
@@ -220,3 +220,26 @@ def test_the_best_of_a_screening_is_measured_with_seeds_of_its_own():
     screened, finals = (128, stochastic.SCREEN_SEED), [(256, s) for s in stochastic.SEEDS]
     assert far.asked == [screened] * 3
     assert near.asked == [screened, *finals] * 3
+
+
+def test_settings_that_are_screened_are_all_different_samplers_and_the_one_for_all_is_among_them():
+    """On EDM at 10 calls; SA-Solver is screened with 16."""
+    case, _ = stochastic.draw("ring of 5", "edm", 0, 64)
+    settings = list(stochastic.our_settings())
+    assert len(settings) == len({setting.name for setting in settings}) == 16
+
+    def end(setting):
+        torch.manual_seed(3)
+        return setting.run(case, 10, torch.float32)
+
+    ends = [end(setting) for setting in settings]
+    assert all(torch.isfinite(end).all() for end in ends)
+    assert all(not a.equal(b) for i, a in enumerate(ends) for b in ends[:i])
+    one = end(stochastic.OURS)
+    assert sum(torch.allclose(one, other, atol=1e-5) for other in ends) == 1
+
+
+def test_how_far_one_sampler_is_ahead_is_measured_seed_by_seed():
+    cell = {"a": {"10": {"runs": [1.0, 2.0, 3.0]}}, "b": {"10": {"runs": [1.5, 2.5, 3.8]}}}
+    mean, error = stochastic.ahead(cell, "a", "b", 10)
+    assert (mean, error) == (pytest.approx(0.6), pytest.approx(0.1))  # 0.3/sqrt(3)/sqrt(3)
