@@ -92,7 +92,8 @@ def test_what_a_fit_began_with_is_on_record(fit, watched):
     both, _ = fit("one", "vp", again=True)
     tried = both[CHOSEN_BY]
     assert set(tried) == {"its own plan", "the plan of edm"}
-    assert tried["the plan of edm"] == other[CHOSEN_BY]["the plan of edm"]
-    assert tried["its own plan"] == pytest.approx(other["validation loss"], rel=1e-9)
-    assert both["begun with"] == "its own plan"
+    assert both["begun with"] == min(tried, key=tried.get)
     assert both["validation loss"] <= min(tried.values())
+    more, _ = fit("one", "vp", again=True)  # by the same loss
+    assert more[CHOSEN_BY]["the plan of edm"] == tried["the plan of edm"]
+    assert more[CHOSEN_BY]["its own plan"] == pytest.approx(both["validation loss"], rel=1e-9)

@@ -59,7 +59,7 @@ from .job import Job
 from .many import markdown, measured
 
 NFES = (4, 5, 6, 8, 10)
-_LONGEST, _FTOL = 40, 1e-4  # of a fit that begins with a fitted table
+_LONGEST, _USUAL, _FTOL = 40, 1e-3, 1e-4  # of a fit; its ftol, and that of one that goes on
 LIBRARIES = ("sde_diffusion", "k-diffusion", "azula", "diffusers")
 SHARE = {4: 0.5, 5: 0.5, 6: 0.5, 8: 0.65, 10: 0.8}  # of the best RMS that a tuned plan may have
 
@@ -116,7 +116,7 @@ def _measure(job: Job, output: Path, kept: Path, again: bool, seed: int = 0) -> 
     usual = default_plan(case.schedule, job.calls, case.t_start)
     errors = measure(usual, denoiser, endpoint(), given.validation)
     begun = _begun(job, output, again)
-    loss = robust(errors) if begun else balanced(errors)
+    loss = robust(errors) if again else balanced(errors)
     task = (denoiser, loss, given.train, given.validation)
     began, cpu = time.monotonic(), time.process_time()
     family = _table(first_guesses(base, case.schedule, job.known)[0], job)
@@ -137,7 +137,8 @@ def _measure(job: Job, output: Path, kept: Path, again: bool, seed: int = 0) -> 
             plans = grown(Plan.load(smaller), case.schedule)
             return restarts(beginning, *task, **going, guesses=plans, usual=False, tries=1)
         best = replace(family, start=begun[chosen])
-        go_on = partial(least_squares, max_iterations=_LONGEST, ftol=_FTOL, seed=seed)
+        ftol = _FTOL if again else _USUAL
+        go_on = partial(least_squares, max_iterations=_LONGEST, ftol=ftol, seed=seed)
         fit = go_on(best, *task, **going)
         return best.plan(fit.numbers), fit
 
