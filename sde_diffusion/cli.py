@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except KeyboardInterrupt as stop:
         print("Stopped. What is finished is kept; the same command goes on from there.")
-        print(*getattr(stop, "__notes__", []), sep="\n", end="")
+        for note in getattr(stop, "__notes__", []):
+            print(note)
         return 130
     except (ImportError, OSError, TypeError, ValueError, FloatingPointError) as error:
         notes = getattr(error, "__notes__", [])

@@ -29,7 +29,7 @@ def real(name: str, value: Values) -> Tensor:
     if isinstance(value, Tensor) and not value.is_floating_point():
         raise TypeError(f"{name} has dtype {value.dtype}; give real numbers: {name}.double()")
     try:
-        if np.iscomplexobj(value):
+        if not isinstance(value, Tensor) and np.iscomplexobj(value):
             raise TypeError("complex")
         tensor = torch.as_tensor(value, dtype=torch.float64).detach()
     except (TypeError, ValueError) as error:

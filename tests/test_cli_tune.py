@@ -63,6 +63,7 @@ def test_a_stopped_run_goes_on(folder, capsys):
         assert main(other) == 130
         told = capsys.readouterr().out
         assert "the same command goes on" in told
+        assert told.endswith(".\n")
         assert not (folder / "other.json").exists()
         assert model.Stopping.calls > 10
     (best,) = (folder / "other.tuning").rglob("*.best.json")

@@ -121,6 +121,15 @@ def test_a_table_leaves_the_call_that_costs_nothing_where_it_is():
         sd.tune("angular", known, 256, **few, guesses=[spared])
 
 
+def test_moments_may_be_of_any_float_and_may_have_a_gradient():
+    """bfloat16 has no numpy array, nor has what requires a gradient."""
+    mean, x = torch.tensor([0.5, -1.0]), torch.randn(3, 2, dtype=torch.float64)
+    wanted = gaussian_start(Refusing(EDM), mean, 0.5 * torch.eye(2))(x, 80.0)
+    for cast in (torch.Tensor.bfloat16, torch.Tensor.requires_grad_):
+        known = gaussian_start(Refusing(EDM), cast(mean), cast(0.5 * torch.eye(2)))
+        torch.testing.assert_close(known(x, 80.0), wanted, rtol=1e-12, atol=1e-12)
+
+
 def test_what_is_wrong_is_refused_with_the_cure():
     network, mean = Refusing(EDM), torch.zeros(4)
     for wrong, error, words in (
@@ -131,6 +140,10 @@ def test_what_is_wrong_is_refused_with_the_cure():
         ((mean, -1.0), ValueError, "positive semidefinite"),
         ((mean * math.nan,), ValueError, "finite"),
         ((mean, 1.0, 0.0), ValueError, "above = 0"),
+        ((mean, 1.0, 80.0), ValueError, "leave it out for t_max alone"),
+        ((mean, 1.0, math.inf), ValueError, "that of t_max, 80"),
+        ((mean, mean.long()), TypeError, "real numbers"),
+        ((mean, True), TypeError, "give a variance"),
     ):
         with pytest.raises(error, match=words):
             gaussian_start(network, *wrong)
@@ -140,6 +153,7 @@ def test_what_is_wrong_is_refused_with_the_cure():
     ):
         known(torch.zeros(3, 1), 80.0)
     guided = classifier_free(network, Refusing(EDM), scale=2.0)
+    assert repr(gaussian_start(guided, mean, above=2.0)).endswith("scale=2), above=2)")
     with pytest.raises(ValueError, match="around everything else"):
         limited_interval(gaussian_start(guided, mean), 0.1, 1.0)
 
@@ -158,6 +172,42 @@ def test_with_the_covariance_known_it_is_as_good_as_a_network_at_the_noisy_end()
         known = gaussian_start(network, mean, given, above=1.0)
         off = [float((known(s * z, s) - network(s * z, s)).norm()) for s in (40.0, 80.0)]
         assert math.log2(off[0] / off[1]) == pytest.approx(slope, abs=0.1)
-    few = mixture.sample(4, g).float()  # a covariance of rank 3, with rounding of float32
-    known = gaussian_start(network, few.mean(0), few.T.cov())
-    assert torch.isfinite(known(z, 80.0)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_covariance_of_few_samples_keeps_its_zeros(dtype):
+    """Of 4 samples in 64 dimensions, computed in float32 and handed over in either dtype: the
+    law's answer is that of float64, which moves in the 3 directions of the samples alone."""
+    g = torch.Generator().manual_seed(0)
+    few = torch.randn(4, 64, generator=g)
+    x = torch.randn(8, 64, generator=g, dtype=torch.float64)
+    known = gaussian_start(Refusing(EDM), few.mean(0), few.T.cov().to(dtype), above=1e-3)
+    few, rho = few.double(), 0.1
+    mean = few.mean(0)
+    _, s, onto = torch.linalg.svd(few - mean, full_matrices=False)
+    gains = s**2 / (s**2 + 3 * rho**2)
+    wanted = mean + (x - mean) @ onto.T * gains @ onto
+    torch.testing.assert_close(known(x, rho), wanted, rtol=0, atol=1e-3)
+
+
+def test_where_there_is_no_noise_and_no_variance_the_denoiser_is_asked():
+    """The law would divide 0 by 0."""
+    ring = sd.problems.ring().denoiser(EDM)
+    known = gaussian_start(ring, torch.zeros(2), torch.tensor([0.0, 1.0]))
+    x = torch.ones(3, 2, dtype=torch.float64)
+    assert torch.equal(known(x, 0.0), ring(x, 0.0))
+
+
+def test_events_of_shape_none_and_moments_of_ones_own():
+    """A covariance (1, 1), an array of numpy, and tensors that are written into afterwards."""
+    x = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    mean, covariance = torch.tensor(0.5, dtype=torch.float64), torch.full((1, 1), 0.3).double()
+    wanted = gaussian_start(Refusing(EDM), mean.clone(), 0.3)(x, 80.0)
+    for given in (covariance, covariance.numpy().copy()):
+        known = gaussian_start(Refusing(EDM), mean, given)
+        kept = mean.clone()
+        mean.fill_(7.0)
+        torch.testing.assert_close(known(x, 80.0), wanted, rtol=1e-7, atol=1e-7)
+        (call,) = known.bind([80.0], x)
+        torch.testing.assert_close(call.function(x, None), wanted, rtol=1e-7, atol=1e-7)
+        mean.copy_(kept)

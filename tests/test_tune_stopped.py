@@ -101,6 +101,7 @@ def test_without_an_iteration_and_without_paths_that_is_said(tmp_path):
         with pytest.raises(KeyboardInterrupt) as stop:
             tuned(Failing(17, KeyboardInterrupt()), "gits", None, folder)
         assert words in " ".join(stop.value.__notes__)
+        assert "teacher's paths" not in " ".join(stop.value.__notes__)  # ends were given
         assert not hasattr(stop.value, "plan")
     task = {**TASK, "reference": "dopri5", "chunk": 4}
     for folder, words in ((None, "paths so far are lost"), (tmp_path, "goes on after what")):
@@ -120,6 +121,26 @@ def test_a_fit_goes_on_without_the_file_of_its_best_plan(tmp_path):
             tuned(Failing(counting.calls * 3 // 4, KeyboardInterrupt()), "knots", None, folder)
         spoil(*folder.rglob("*.best.json"))
         assert tuned(Failing(), "knots", None, folder) == whole
+
+
+@pytest.mark.filterwarnings("ignore:the default of sample")
+def test_the_best_plan_is_not_lost_where_it_cannot_be_saved(tmp_path):
+    """A file lies where the folder of the fit is to be: that is said, too, and no file promised."""
+
+    class Blocked(Failing):
+        def __call__(self, x, t):
+            if self.calls == self.left:
+                (tmp_path / "fits").write_text("")
+            return super().__call__(x, t)
+
+    counting = Failing()
+    tuned(counting, "scalars")
+    with pytest.raises(KeyboardInterrupt) as stop:
+        tuned(Blocked(counting.calls * 3 // 4, KeyboardInterrupt()), "scalars", None, tmp_path)
+    said = " ".join(stop.value.__notes__)
+    assert "could not be saved" in said
+    assert "lies in" not in said
+    assert stop.value.plan.nfe == 2
 
 
 @pytest.mark.filterwarnings("ignore:the default of sample")

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from ..counts import checked_number
 from ..denoise import Call, Denoiser, check_denoiser
-from ..normal import check_variances, real, spectrum
+from ..normal import Values, check_variances, real, spectrum
 from ..scalar import Scalar
 from ..schedule import Schedule
-from ..states import along
+from ..states import along, flat
 from .guided import Guided
-from .interval import LimitedInterval
+from .interval import OneOfTwo, rounded
 
+_DIGITS = torch.finfo(torch.float32).eps  # what a covariance is mostly computed in
 _FINITE = 1e300  # beyond it sigma/alpha counts as infinite
 _END = 1 - 1e-6  # a time at the noisy end lies above its own noise level times this
 
@@ -54,13 +55,13 @@ class GaussianLaw(Denoiser):
 
     def __call__(self, x: Tensor, t: Scalar) -> Tensor:
         self._check(x)
-        alpha_t, sigma_t = (along(c, x) for c in self.schedule(t))
+        rows = x if self.basis is None else flat(x)
+        alpha_t, sigma_t = (along(c, rows) for c in self.schedule(t))
         mean, v = self.mean.to(x), self.variances.to(x)
-        if self.basis is None:
-            return mean + alpha_t * v / (alpha_t**2 * v + sigma_t**2) * (x - alpha_t * mean)
-        alpha_t, sigma_t = (along(c, x.flatten(1)) for c in self.schedule(t))
         gains = alpha_t * v / (alpha_t**2 * v + sigma_t**2)
-        return self._turned(x, alpha_t * mean.flatten(), gains)
+        if self.basis is None:
+            return mean + gains * (x - alpha_t * mean)
+        return _turned(x, mean, alpha_t * mean.flatten(), gains, self.basis.to(x))
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
         self._check(x)
@@ -72,15 +73,9 @@ class GaussianLaw(Denoiser):
         if self.basis is None:
             rest, gains = ((1 - alpha_t * gains) * self.mean).to(x), gains.to(x)
             return lambda x, out: torch.addcmul(rest, gains, x)
-        centre, gains = alpha_t * self.mean.flatten().to(x), gains.to(x)
-        return lambda x, out: self._turned(x, centre, gains)
-
-    def _turned(self, x: Tensor, centre: Tensor, gains: Tensor) -> Tensor:
-        """m + basis gains basis^T (x - centre)."""
-        assert self.basis is not None
-        basis = self.basis.to(x)
-        moved = ((x.flatten(1) - centre) @ basis * gains) @ basis.T
-        return self.mean.to(x) + moved.reshape(x.shape)
+        mean, gains, basis = (v.to(x) for v in (self.mean, gains, self.basis))
+        centre = alpha_t * mean.flatten()
+        return lambda x, out: _turned(x, mean, centre, gains, basis)
 
     def _check(self, x: Tensor) -> None:
         if x.shape[1:] != self.mean.shape:
@@ -90,7 +85,12 @@ class GaussianLaw(Denoiser):
             )
 
 
-class GaussianStart(LimitedInterval):
+def _turned(x: Tensor, mean: Tensor, centre: Tensor, gains: Tensor, basis: Tensor) -> Tensor:
+    """m + basis gains basis^T (x - centre)."""
+    return mean + ((flat(x) - centre) @ basis * gains @ basis.T).reshape(x.shape)
+
+
+class GaussianStart(OneOfTwo):
     """A denoiser below a noise level, a Gaussian law above it.
 
     Args:
@@ -99,32 +99,33 @@ class GaussianStart(LimitedInterval):
         above: noise level sigma/alpha.
     """
 
-    shown = ("high",)
+    shown = ("above",)
 
     def __init__(self, denoiser: Denoiser, law: GaussianLaw, above: float) -> None:
-        super().__init__(law, denoiser, 0.0, above)
+        super().__init__(law, denoiser)
+        self.law, self.above = law, above
 
     @property
     def below(self) -> Denoiser:
         """The denoiser alone."""
         return self.branches[1]
 
-    @property
-    def jumps(self) -> tuple[float, ...]:
-        """Those of the denoiser: the law is to be close to it where one follows on the other."""
-        return self.below.jumps
+    def inside(self, t: Scalar) -> bool | Tensor:
+        """Whether the denoiser is asked at a time, or at which of several."""
+        asked: bool | Tensor = self.schedule.rho(t) <= rounded(self.above)
+        return asked
 
     def unguided(self) -> Denoiser:
         raise ValueError(
             "gaussian_start has no guidance of its own: put it around everything else, as "
-            "gaussian_start(limited_interval(classifier_free(...), low, high), mean, variance)"
+            "gaussian_start(limited_interval(classifier_free(...), low, high), mean, covariance)"
         )
 
 
 def gaussian_start(
     denoiser: Denoiser,
     mean: Tensor,
-    covariance: float | Tensor = 1.0,
+    covariance: Values = 1.0,
     above: float | None = None,
 ) -> Guided:
     """The denoiser, but at high noise that of Gaussian data, which costs no network call.
@@ -138,18 +139,21 @@ def gaussian_start(
             `data.var(0)`, or all of it (D, D), as `data.flatten(1).T.cov()`, D the numbers of a
             sample.
         above: the noise level sigma/alpha above which the law is asked in the denoiser's place;
-            default: at the noisy end of the schedule, t_max, alone.
+            default: at the noisy end of the schedule, t_max, alone. Where the grid begins below
+            t_max, give a level somewhat below that of its start, or no call is spared.
 
     Raises:
         TypeError: `denoiser` is none; a mean or covariance of integers.
         ValueError: a covariance that is none, or of no shape above; numbers that are not finite; a
-            level that is not positive.
+            level that is not positive, or above which the schedule has no time.
     """
     check_denoiser(denoiser)
     if not (isinstance(mean, Tensor) and mean.is_floating_point()):
         raise TypeError("mean must be a tensor of floats, of the shape of one sample: data.mean(0)")
-    digits = torch.finfo(getattr(covariance, "dtype", torch.float64)).eps
-    mean, given = real("mean", mean), real("covariance", covariance).to(mean.device)
+    if isinstance(covariance, bool):
+        raise TypeError(f"covariance = {covariance}: give a variance, data.var(), or an array")
+    mean, given = real("mean", mean).clone(), real("covariance", covariance)
+    given = given.to(mean.device, copy=True)
     size = mean.numel()
     whole = given.shape == (size, size) != mean.shape
     if given.ndim and not whole and given.shape != mean.shape:
@@ -160,12 +164,18 @@ def gaussian_start(
         )
     basis = None
     if whole:  # of fewer samples than numbers it has eigenvalues 0, but for rounding
-        rounding = digits * size * given.abs().max()
-        given, basis = spectrum(given + rounding * torch.eye(size).to(given))
+        own = getattr(covariance, "dtype", None)
+        digits = max(_DIGITS, torch.finfo(own).eps if isinstance(own, torch.dtype) else 0.0)
+        shift = digits * size * given.abs().max()
+        variances, basis = spectrum(given + shift * torch.eye(size).to(given))
+        given = (variances - shift).clamp(min=0)
     check_variances(given)
     schedule = denoiser.schedule
     end = min(float(schedule.rho(schedule.t_max)), _FINITE)
     level = _END * end if above is None else checked_number(above, "above")
-    if not level > 0:
-        raise ValueError(f"above = {above}: a noise level sigma/alpha > 0")
+    if not 0 < level <= _END * end:
+        raise ValueError(
+            f"above = {above}: give a noise level sigma/alpha between 0 and that of t_max, "
+            f"{float(schedule.rho(schedule.t_max)):g}, or leave it out for t_max alone"
+        )
     return GaussianStart(denoiser, GaussianLaw(schedule, mean, given, basis), level)

@@ -12,6 +12,7 @@ At both ends d jumps. A multistep method keeps its order if it begins anew there
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
@@ -21,35 +22,20 @@ from ..denoise import Denoiser
 from ..scalar import Scalar
 from .guided import Guided, Rule, alone, check_guided
 
-_ROUNDING = 1e-9  # a grid point made from the level of an end lies on it
+_ROUNDING = 1e-9
 
 
-class LimitedInterval(Guided):
-    """One denoiser at noise levels in (low, high], another elsewhere.
+def rounded(end: float) -> float:
+    """An end of an interval of noise levels, so that a grid point made from it lies on it."""
+    return (1 + _ROUNDING) * end
 
-    Args:
-        outside, inside: the two.
-        low, high: ends of the interval of sigma_t/alpha_t.
-    """
 
-    shown: tuple[str, ...] = ("low", "high")
+class OneOfTwo(Guided):
+    """One denoiser at some times, another at the others: `branches`, (outside, inside)."""
 
-    def __init__(self, outside: Denoiser, inside: Denoiser, low: float, high: float) -> None:
-        super().__init__(outside, inside)
-        self.low, self.high = low, high
-
+    @abstractmethod
     def inside(self, t: Scalar) -> bool | Tensor:
-        """Whether a time has a noise level in (low, high], or which of several."""
-        rho_t = self.schedule.rho(t)
-        low, high = ((1 + _ROUNDING) * end for end in (self.low, self.high))
-        if isinstance(rho_t, Tensor):
-            return (rho_t > low) & (rho_t <= high)
-        return low < rho_t <= high
-
-    @property
-    def jumps(self) -> tuple[float, ...]:
-        own = {end for end in (self.low, self.high) if 0 < end < math.inf}
-        return tuple(sorted(own.union(super().jumps), reverse=True))
+        """Whether the second is asked at a time, or at which of several."""
 
     def rule(self, t: Scalar) -> Rule:
         return alone(int(self.inside(t)))
@@ -67,6 +53,31 @@ class LimitedInterval(Guided):
             for branch, who in zip(self.branches, parts, strict=True)
         ]
         return torch.cat(answers)[torch.cat(parts).argsort()]
+
+
+class LimitedInterval(OneOfTwo):
+    """One denoiser at noise levels in (low, high], another elsewhere.
+
+    Args:
+        outside, inside: the two.
+        low, high: ends of the interval of sigma_t/alpha_t.
+    """
+
+    shown = ("low", "high")
+
+    def __init__(self, outside: Denoiser, inside: Denoiser, low: float, high: float) -> None:
+        super().__init__(outside, inside)
+        self.low, self.high = low, high
+
+    def inside(self, t: Scalar) -> bool | Tensor:
+        """Whether a time has a noise level in (low, high], or which of several."""
+        rho_t = self.schedule.rho(t)
+        return (rho_t > rounded(self.low)) & (rho_t <= rounded(self.high))
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        own = {end for end in (self.low, self.high) if 0 < end < math.inf}
+        return tuple(sorted(own.union(super().jumps), reverse=True))
 
 
 def limited_interval(guided: Guided, low: float, high: float) -> Guided:

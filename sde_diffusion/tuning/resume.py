@@ -96,12 +96,13 @@ class Keeper:
     def save(self) -> None:
         """Write where the fit stands, and the best plan."""
         if self.file is not None and self.state is not None:
+            if self.plan_file is not None and self.best is not None and self._new:
+                self.plan_file.parent.mkdir(parents=True, exist_ok=True)
+                self.best.plan.save(self.plan_file)  # first: a state without its plan has no best
+                self._new = False
             best = None if self.best is None else {**vars(self.best), "plan": None}
             state: dict[str, Any] = {"state": self.state, "answers": self.answers, "best": best}
             keep(self.file, {**state, "seconds": self.seconds})
-            if self.plan_file is not None and self.best is not None and self._new:
-                self.best.plan.save(self.plan_file)
-                self._new = False
         self._saved = time.monotonic()
 
     def _compare(self, progress: Progress) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..plan import Plan
@@ -33,22 +33,36 @@ def best_kept(keeper: Keeper, base: Plan, base_loss: float, unit: str) -> Iterat
     try:
         yield
     except BaseException as stop:
-        keeper.save()
-        _say_best(stop, keeper, base, base_loss, unit)
-        if keeper.state is not None or isinstance(stop, KeyboardInterrupt):
+        saved = _saved(keeper, stop)
+        _say_best(stop, keeper, base, base_loss, unit, saved)
+        if saved and (keeper.state is not None or isinstance(stop, KeyboardInterrupt)):
             stop.add_note(_how_to_go_on(keeper))
         raise
     if keeper.plan_file is not None:
-        keeper.plan_file.unlink(missing_ok=True)
+        with suppress(OSError):  # the plan that was found is worth more than a tidy folder
+            keeper.plan_file.unlink()
+
+
+def _saved(keeper: Keeper, stop: BaseException) -> bool:
+    """Save the fit, or say why it cannot be."""
+    try:
+        keeper.save()
+    except OSError as error:
+        stop.add_note(
+            f"The fit could not be saved ({error}): make room, or give another folder=; the same "
+            "call goes on from what was saved there before, if anything was."
+        )
+        return False
+    return True
 
 
 def _how_to_go_on(keeper: Keeper) -> str:
     if keeper.file is None:
         return "What it takes to go on is lost: give tune a folder= to keep it."
     if keeper.state is None:
-        return (
-            "The same call begins the fit anew, of which no iteration had come to its end; the "
-            f"teacher's paths are in {keeper.file.parents[1]}."
+        paths = keeper.file.parents[1] / "teacher"
+        return "The same call begins the fit anew, of which no iteration had come to its end" + (
+            f"; the teacher's paths are in {paths}." if paths.is_dir() else "."
         )
     return f"The same call goes on from here; the fit so far is in {keeper.file}."
 
@@ -67,7 +81,9 @@ def paths_kept(folder: str | Path | None) -> Iterator[None]:
         raise
 
 
-def _say_best(stop: BaseException, keeper: Keeper, base: Plan, loss: float, unit: str) -> None:
+def _say_best(
+    stop: BaseException, keeper: Keeper, base: Plan, loss: float, unit: str, saved: bool
+) -> None:
     """Give an exception the best plan so far, if an iteration came to its end."""
     best = keeper.best
     if best is None:
@@ -82,7 +98,7 @@ def _say_best(stop: BaseException, keeper: Keeper, base: Plan, loss: float, unit
     note += f" ({best.unit or unit})"
     if best.unit in ("", unit):
         note += f", and {base.name}, to begin with, {loss:.3g}"
-    where = "" if keeper.plan_file is None else f"lies in {keeper.plan_file} and "
+    where = f"lies in {keeper.plan_file} and " if saved and keeper.plan_file else ""
     stop.add_note(f"{note}. It {where}is the .plan of this exception.")
     stop.__dict__["plan"] = best.plan
 
