@@ -114,11 +114,39 @@ def test_a_table_leaves_the_call_that_costs_nothing_where_it_is():
     assert "3 calls of the denoiser a sample, all of them counted, that is 2 of a network" in (
         sd.tuning.report(plan)
     )
+    assert "above sigma/alpha = 79.9999 (gaussian_start)" in sd.tuning.report(plan)
+    assert "told of its data" in str(plan)
     free = sd.tune("angular", network, 256, **few)
     assert free.origin["network calls"] == 3
     spared = sd.transform.analytic_first_step(sd.SOLVERS["ddim"](EDM, sd.times.karras(EDM, 4)), EDM)
     with pytest.raises(ValueError, match="does not ask at its start"):
         sd.tune("angular", known, 256, **few, guesses=[spared])
+
+
+@pytest.mark.filterwarnings("ignore:the default of sample")
+def test_the_paths_of_the_network_are_its_own_and_each_law_has_its_fit(tmp_path):
+    """In one folder: the network alone, then told of its mean, then of another."""
+    network = sd.problems.ring().denoiser(EDM)
+    few = {"nfe": 2, "shape": (2,), "validation": 16, "free": "scalars", "max_iterations": 1}
+    for count, mean in enumerate((None, torch.zeros(2), torch.ones(2)), 1):
+        denoiser = network if mean is None else gaussian_start(network, mean)
+        sd.tune("ddim", denoiser, 32, **few, folder=tmp_path)
+        assert len([*tmp_path.glob("teacher/*")]) == 1
+        assert len([*tmp_path.glob("fits/*")]) == count
+
+
+@pytest.mark.filterwarnings("ignore:the default of sample")
+def test_a_law_that_is_not_asked_at_the_start_is_warned_of():
+    known = gaussian_start(sd.problems.ring().denoiser(EDM), torch.zeros(2))
+    few = {"shape": (2,), "validation": 16, "free": "scalars", "max_iterations": 1}
+    spared = sd.transform.analytic_first_step(sd.SOLVERS["ddim"](EDM, sd.times.karras(EDM, 4)), EDM)
+    for base, options, words in (
+        ("ddim", {"nfe": 3, "t_start": 40.0}, r"gaussian_start a lower level, as above=39\.6"),
+        (spared, {}, "does not ask at its start"),
+    ):
+        with pytest.warns(UserWarning, match=words) as said:
+            sd.tune(base, known, 32, **few, **options)
+        assert {one.filename for one in said} == {__file__}
 
 
 def test_moments_may_be_of_any_float_and_may_have_a_gradient():

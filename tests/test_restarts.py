@@ -74,7 +74,7 @@ def test_a_guess_that_is_right_already_wins():
     give = (base(1), data.denoiser(VP), endpoint(), given, given)
     right, fit = restarts(*give)
     assert fit.validation < 1e-20
-    again, more = restarts(*give, guesses=[right])
+    again, more = restarts(*give, guesses=iter([right]), usual=False)
     assert more.validation <= fit.validation
     assert again.nfe == 1
 
@@ -117,6 +117,8 @@ def test_bad_input_is_refused():
         restarts(Base(plan, VP, plan.times), *give)
     with pytest.raises(ValueError, match="asks 3 times, the plan 2"):
         restarts(base(2), *give, guesses=[base(3).plan])
+    with pytest.raises(TypeError, match="usual = 'no'"):
+        restarts(base(2), *give, usual="no")
     early = sd.SOLVERS["ddim"](VP, [1.0, 0.5, 0.1])
     with pytest.raises(ValueError, match=r"ends at t = 0.1, the plan at 0"):
         restarts(base(2), *give, guesses=[early])

@@ -58,8 +58,8 @@ def adams(
         lower_last: end with steps of orders ..., 2, 1 (what some libraries do below 10 or 15
             steps, here at any number).
         last_step: the outputs of a step to sigma = 0: "apart", the latest that lie at least half
-            its length apart, so that no rounding is amplified with many steps; "latest", as in
-            the papers. With data prediction or in lambda that step takes one output, either way.
+            its length apart, so that many steps amplify rounding far less; "latest", as in the
+            papers. With data prediction or in lambda that step takes one output, either way.
 
     Raises:
         ValueError: order above the number of steps or outside 1 .. 8; a wrong word; tau < 0, or

@@ -11,6 +11,7 @@ from typing import Any
 from ..form import number_of
 from ..plan import Plan
 from ..version import __version__
+from .base import Base
 from .fit import Fit
 from .loss import Loss
 from .measure import Errors
@@ -48,6 +49,19 @@ def warn(
             "with base='angular', or free more",
             stacklevel=4,
         )
+
+
+def warn_unused(above: float, base: Base) -> None:
+    """Say that the law of the data is not asked where a plan starts, at the line of `tune`."""
+    plan, rho = base.plan, float(base.schedule.rho(base.t_start))
+    if rho > above:
+        text = f"{plan.name} does not ask at its start, where gaussian_start answers for nothing: "
+        text += "begin with a plan that does, as base='angular'"
+    else:
+        text = f"{plan.name} begins at sigma/alpha = {rho:.6g}, and the law of gaussian_start is "
+        text += f"asked above {above:.6g}, so that no call is spared: give gaussian_start a lower "
+        text += f"level, as above={0.99 * rho:.3g}"
+    warnings.warn(text, stacklevel=4)
 
 
 def record_of(

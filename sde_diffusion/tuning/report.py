@@ -84,6 +84,9 @@ def calls(origin: Mapping[str, Any]) -> str:
     asked = origin.get("network calls", origin["nfe"])
     if asked != origin["nfe"]:
         text += f", that is {asked} of a network"
+    if "law known above" in origin:
+        text += "; the plan is for a denoiser that knows the law of the data above sigma/alpha = "
+        text += f"{origin['law known above']:.6g} (gaussian_start)"
     if spared:
         text += f"; at {spared} grid point it is not asked (an analytic or a linear first step)"
     return f"{text}; a guided denoiser that asks its network twice counts once here."
@@ -93,8 +96,10 @@ def summary(origin: Mapping[str, Any]) -> str:
     """One sentence, for `print(plan)`."""
     chosen = origin["results"][origin["chosen"]]["validation"]
     base = origin["results"]["base"]["validation"]
+    label = origin["label"]
+    label += " told of its data (gaussian_start)" if "law known above" in origin else ""
     return (
-        f"{'Tuned' if origin['chosen'] == 'tuned' else 'Not bettered'} for {origin['label']}: "
+        f"{'Tuned' if origin['chosen'] == 'tuned' else 'Not bettered'} for {label}: "
         f"{origin['free']} free, loss {origin['loss']}; error on {origin['starts']['validation']} "
         f"validation starts, RMS / median: {_pair(chosen)} (base {_pair(base)})"
     )

@@ -136,13 +136,16 @@ def free_numbers(base: Base, guesses: Sequence[Plan] = (), usual: bool = True) -
     return max(len(family.start) for family in tables)
 
 
-def _tried(base: Base, guesses: Sequence[Plan], usual: bool) -> list[Plan]:
+def _tried(base: Base, guesses: Iterable[Plan], usual: bool) -> list[Plan]:
     """All guesses: those given, the usual ones, and the plan where its first call can move."""
     plan, schedule = base.plan, base.schedule
     if plan.stochastic:
         raise ValueError(f"{plan.name} draws noise: a whole table is a deterministic sampler")
     if isinstance(guesses, str | Plan) or not isinstance(guesses, Iterable):
         raise TypeError(f"guesses is a {type(guesses).__name__}: give a list of plans")
+    if not isinstance(usual, bool):
+        raise TypeError(f"usual = {usual!r}: give True, or False to try the guesses alone")
+    guesses = tuple(guesses)
     for guess in guesses:
         _check(guess, plan, base.known)
     if not (usual or guesses):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ from .kept import fingerprint, probe
 from .loss import Loss, balanced, endpoint, robust
 from .measure import Errors, measure
 from .pairs import Pairs
-from .record import GAIN, before, record_of, warn
+from .record import GAIN, before, record_of, warn, warn_unused
 from .reference import Reference, how_many, pairs_of
 from .report import summary
 from .resume import Keeper
@@ -99,7 +99,7 @@ def tune(
         reference: what the plan is fitted to: None (an accurate solution of the network's own
             ODE), a teacher's name or a `Plan` (see `teach`), the ends x* of the starts, or `Pairs`.
         nfe: calls of the denoiser a sample, at most (a solver that asks twice a step makes 3 of 4);
-            if it is a `gaussian_start`, one of them costs nothing.
+            of a `gaussian_start` those above its level cost nothing.
         free: what is free: a name of `FAMILIES` or `STRATEGIES`, or a function `Base` -> `Family`.
         loss: a name of `LOSSES`, or a `Loss` of one's own.
         scale: of a loss given by name: relative errors beyond it count little (`Loss`); inf: all
@@ -118,7 +118,8 @@ def tune(
         t_start, t_end: ends of the grid; default: the grid's own.
         tolerance: of the teacher.
         chunk: samples that the teacher, the fit and the measurements take at once, at most.
-        label: of the network, for the record and the folder; default: its class.
+        label: of the network, for the record and the folder; default: its class. That in a
+            `gaussian_start` is labelled alone, so that the teacher's paths are found again.
         folder: where teacher's paths and the state of the fit are kept.
         dtype, device: of starts drawn; default: the network's, but float32 at least, and float64
             where it has none of its own.
@@ -127,7 +128,8 @@ def tune(
 
     Returns:
         The tuned plan, or the base where the tuned one has no smaller loss on the validation
-        starts; a UserWarning says so then, and where the default of `sample` is better than either.
+        starts; a UserWarning says so then, where the default of `sample` is better than either,
+        and where a `gaussian_start` has no answer at the plan's start.
 
     Raises:
         TypeError, ValueError: unknown names and options (with the nearest right one); no nfe, or
@@ -145,17 +147,21 @@ def tune(
             "network: NetworkDenoiser(network, schedule, prediction='noise')"
         )
     schedule = denoiser.schedule
-    label = describe(denoiser) if label is None else label
     target = _loss(loss, schedule, scale)
     if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"folder = {str(folder)!r} is a file: give a folder, or a new name")
     beginning = begin(base, schedule, nfe, times, t_start, t_end)
     if beginning.plan.rows[0].asks and not cost_of(denoiser, [beginning.t_start]).calls:
         beginning = replace(beginning, known=True)
-    taught = denoiser.below if isinstance(denoiser, GaussianStart) else denoiser  # whose ODE it is
+    law = denoiser if isinstance(denoiser, GaussianStart) else None
+    taught = denoiser if law is None else law.below  # whose ODE it is
+    label = describe(taught) if label is None else label
+    if law is not None and not beginning.known:
+        warn_unused(law.above, beginning)
     _check_law(beginning.plan, target)
     also = list(inspect.signature(tune).parameters)[3:-1]
     check_count("chunk", chunk)
+    options = {k: tuple(v) if isinstance(v, Iterator) else v for k, v in options.items()}
     if isinstance(starts, int) and not isinstance(starts, bool):
         check_count("starts", starts, 2)
     way = way_of(free, method, beginning, options, chunk, seed, also)
@@ -210,6 +216,8 @@ def tune(
     settled += [beginning.plan.matrix().tolist(), beginning.times, beginning.known, len(train)]
     weights = () if pairs.weights is None else (pairs.weights,)
     settled += [fingerprint(pairs.starts, pairs.ends, *weights), label, __version__]
+    if law is not None:
+        settled += [law.above, fingerprint(law.law.mean, law.law.variances)]
     file = None if folder is None else Path(folder) / "fits" / f"{digest(settled)}.npz"
     answers = probe(denoiser, pairs.starts, pairs.t_start, pairs.t_end)
     with Progress(0, progress) as telling:
@@ -225,6 +233,8 @@ def tune(
     chosen = plans[best]
     record = record_of(chosen, target, way, fit, pairs, train, held)
     record["network calls"] = cost_of(denoiser, chosen.asked_at).calls
+    if law is not None:
+        record["law known above"] = law.above
     record |= {"options": {key: str(value) for key, value in options.items()}, "seed": seed}
     record |= {"drawn": isinstance(starts, int) and not isinstance(reference, Pairs)}
     record |= {"label": label, "schedule": repr(schedule), "chosen": best}
