@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .scalar import Scalar
+
 Values = Tensor | np.ndarray | Sequence[Any] | float
 
 
@@ -65,6 +67,23 @@ def spectrum(covariance: Tensor) -> tuple[Tensor, Tensor]:
 def log_normal(z: Tensor, variances: Tensor) -> Tensor:
     """log N(z; 0, diag(variances)), summed over the last dimension."""
     return -0.5 * ((z**2 / variances).sum(-1) + (2 * math.pi * variances).log().sum(-1))
+
+
+def gains(variances: Tensor, alpha: Scalar, sigma: Scalar) -> Tensor:
+    """alpha v/(alpha^2 v + sigma^2): how far x_0 ~ N(m, v) is told by x = alpha x_0 + sigma eps."""
+    return alpha * variances / (alpha**2 * variances + sigma**2)
+
+
+def estimate(x: Tensor, mean: Tensor, centre: Tensor, gain: Tensor, basis: Tensor) -> Tensor:
+    """E[x_0 | x] = m + basis gain basis^T (x - alpha m), of states (batch, D).
+
+    Args:
+        x: states.
+        mean, centre: m and alpha m.
+        gain: `gains` of the variances along the basis, (D,) or (batch, D).
+        basis: (D, D), columns.
+    """
+    return mean + ((x - centre) @ basis * gain) @ basis.T
 
 
 def condition(

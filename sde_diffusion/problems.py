@@ -27,7 +27,16 @@ import torch
 from torch import Tensor
 
 from .data_set import DataSet
-from .normal import Values, check_variances, condition, log_normal, real, spectrum
+from .normal import (
+    Values,
+    check_variances,
+    condition,
+    estimate,
+    gains,
+    log_normal,
+    real,
+    spectrum,
+)
 from .problem import Flat, Problem
 
 _KEPT = 1 << 20  # numbers of a mixture's components at all times of a run that are kept
@@ -66,9 +75,8 @@ class Gaussian(Problem):
 
     def _denoisers(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> list[Flat]:
         mean, basis = self.mean.flatten().to(x), self._basis.to(x)
-        gains = (alpha * self._variances / (alpha**2 * self._variances + sigma**2)).to(x)
-        known = zip(alpha.to(x) * mean, gains, strict=True)
-        at = lambda centre, gain: lambda x: mean + ((x - centre) @ basis * gain) @ basis.T
+        known = zip(alpha.to(x) * mean, gains(self._variances, alpha, sigma).to(x), strict=True)
+        at = lambda centre, gain: lambda x: estimate(x, mean, centre, gain, basis)
         return [at(*values) for values in known]
 
     def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -169,6 +169,18 @@ def test_a_network_that_fails_once_costs_only_what_was_to_come():
     assert 0 < early < 12  # a step that fails is one that is not taken
 
 
+def test_the_best_plan_is_on_disk_before_the_state_that_speaks_of_it(tmp_path):
+    """The state cannot be written, because a folder lies in its place."""
+    file, plan_file = tmp_path / "fit.npz", tmp_path / "fit.best.json"
+    file.mkdir()
+    family = table(sd.SOLVERS["ddim"](VP, [1.0, 0.3, END]), VP)
+    keeper = Keeper(file, torch.zeros(1), "a", Telling(0), family, plan_file)
+    keeper(Progress(1, family.start, 1.0, 1.0, {"done": 1}))
+    with pytest.raises(OSError):
+        keeper.save()
+    assert sd.Plan.load(plan_file) == keeper.best.plan
+
+
 def test_losses_of_two_rounds_are_not_compared(capsys):
     """A table is fitted with the mean square first: its best is of the last loss."""
     train, held = pairs().part(0, 24), pairs().part(24)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..counts import checked_number
 from ..denoise import Call, Denoiser, check_denoiser
-from ..normal import Values, check_variances, real, spectrum
+from ..normal import Values, check_variances, estimate, gains, real, spectrum
 from ..scalar import Scalar
 from ..schedule import Schedule
 from ..states import along, flat
@@ -58,10 +58,11 @@ class GaussianLaw(Denoiser):
         rows = x if self.basis is None else flat(x)
         alpha_t, sigma_t = (along(c, rows) for c in self.schedule(t))
         mean, v = self.mean.to(x), self.variances.to(x)
-        gains = alpha_t * v / (alpha_t**2 * v + sigma_t**2)
+        gain = gains(v, alpha_t, sigma_t)
         if self.basis is None:
-            return mean + gains * (x - alpha_t * mean)
-        return _turned(x, mean, alpha_t * mean.flatten(), gains, self.basis.to(x))
+            return mean + gain * (x - alpha_t * mean)
+        mean = mean.flatten()
+        return estimate(rows, mean, alpha_t * mean, gain, self.basis.to(x)).reshape(x.shape)
 
     def bind(self, times: Sequence[float], x: Tensor) -> list[Call]:
         self._check(x)
@@ -69,13 +70,13 @@ class GaussianLaw(Denoiser):
 
     def _at(self, t: float, x: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
         alpha_t, sigma_t = (float(c) for c in self.schedule(t))
-        gains = alpha_t * self.variances / (alpha_t**2 * self.variances + sigma_t**2)
+        gain = gains(self.variances, alpha_t, sigma_t)
         if self.basis is None:
-            rest, gains = ((1 - alpha_t * gains) * self.mean).to(x), gains.to(x)
-            return lambda x, out: torch.addcmul(rest, gains, x)
-        mean, gains, basis = (v.to(x) for v in (self.mean, gains, self.basis))
-        centre = alpha_t * mean.flatten()
-        return lambda x, out: _turned(x, mean, centre, gains, basis)
+            rest, gain = ((1 - alpha_t * gain) * self.mean).to(x), gain.to(x)
+            return lambda x, out: torch.addcmul(rest, gain, x)
+        mean, gain, basis = (v.to(x) for v in (self.mean.flatten(), gain, self.basis))
+        centre = alpha_t * mean
+        return lambda x, out: estimate(flat(x), mean, centre, gain, basis).reshape(x.shape)
 
     def _check(self, x: Tensor) -> None:
         if x.shape[1:] != self.mean.shape:
@@ -83,11 +84,6 @@ class GaussianLaw(Denoiser):
                 f"samples of shape {tuple(x.shape[1:])}, and the mean given to gaussian_start has "
                 f"{tuple(self.mean.shape)}"
             )
-
-
-def _turned(x: Tensor, mean: Tensor, centre: Tensor, gains: Tensor, basis: Tensor) -> Tensor:
-    """m + basis gains basis^T (x - centre)."""
-    return mean + ((flat(x) - centre) @ basis * gains @ basis.T).reshape(x.shape)
 
 
 class GaussianStart(OneOfTwo):
