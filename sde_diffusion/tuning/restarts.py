@@ -22,7 +22,9 @@ The guesses are the plan given, the table of the default of `sample` where it ha
 calls, and third-order Adams steps in the angle theta = arctan(sigma/alpha) with an analytic first
 step (but where a call at the start costs nothing), on the grids
 
-    theta_k = theta_end + (theta_start - theta_end) (1 - k/n)^p,      p = 1, 3/2.
+    theta_k = theta_end + (theta_start - theta_end) (1 - k/n)^p,      p = 1, 3/2,
+
+and on one that is even in log(sigma/alpha), from 25 to 0.1.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ from .pairs import Pairs
 from .table import table
 
 _POWERS = (1.0, 1.5)
+_EVEN = (25.0, 0.1)  # sigma/alpha of the first call and of the last
 _FEW = 1024  # starts of the early fits
 _LOOK, _EARLY, _WIDE = 6, 30, 12  # the most iterations of the fits with the wide loss
 _SECOND, _LAST = 3, 2  # fits that reach the second round, and the last
@@ -159,7 +162,7 @@ def _tried(base: Base, guesses: Iterable[Plan], usual: bool) -> list[Plan]:
 
 
 def first_guesses(like: Plan, schedule: Schedule, known: bool = False) -> list[Plan]:
-    """Angular steps with an analytic first step on two grids; the default's table, if it has one.
+    """Angular steps with an analytic first step on some grids; the default's table, if it has one.
 
     Args:
         like: a plan with the same number of calls and the same ends.
@@ -169,8 +172,13 @@ def first_guesses(like: Plan, schedule: Schedule, known: bool = False) -> list[P
     t_start, t_end = (number_of(like.rows[i].t) for i in (0, -1))
     first, last = (math.atan2(*map(float, reversed(schedule(t)))) for t in (t_start, t_end))
     steps, plans = like.nfe + (not known), []
-    for power in _POWERS:
-        inner = [last + (first - last) * (1 - k / steps) ** power for k in range(1, steps)]
+    shares = [1 - k / steps for k in range(1, steps)]
+    grids = [[last + (first - last) * share**power for share in shares] for power in _POWERS]
+    if math.tan(last) < _EVEN[1] and math.tan(first) > _EVEN[0] and steps > 2:
+        high, low = map(math.log, _EVEN)
+        ramp = [high + (low - high) * k / (steps - 2) for k in range(steps - 1)]
+        grids.append([math.atan(math.exp(level)) for level in ramp])
+    for inner in grids:
         levels = [-math.log(math.tan(theta)) for theta in inner]
         times = [t_start, *(float(schedule.time_of(level)) for level in levels), t_end]
         steady = angular(schedule, times)
