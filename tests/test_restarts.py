@@ -38,10 +38,15 @@ def pairs(n, seed, schedule=VP):
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_first_guesses_have_the_calls_and_ends_of_the_plan(schedule):
-    """On the grid with p = 1 the angles are even; every guess spares a call at the start."""
+    """On the grid with p = 1 the angles are even, on the last log(sigma/alpha) is; every guess
+    spares a call at the start."""
     like = base(3, schedule).plan
     guesses = first_guesses(like, schedule)
-    assert len(guesses) == 2
+    wide = float(schedule.rho(like.times[0])) > 25 and float(schedule.rho(like.times[-1])) < 0.1
+    assert len(guesses) == 2 + wide
+    if wide:
+        levels = [float(schedule.rho(t)) for t in guesses[2].asked_at]
+        assert levels == pytest.approx([25.0, math.sqrt(2.5), 0.1], rel=1e-6)
     for guess in guesses:
         assert (guess.nfe, guess.times[0], guess.times[-1]) == (3, like.times[0], like.times[-1])
     angles = [math.atan2(*map(float, reversed(schedule(t)))) for t in guesses[0].times]
