@@ -137,7 +137,7 @@ def tune(
             a reference of another schedule, shape, or time; a folder of another network.
         FloatingPointError: if the teacher, or the base, leaves the finite numbers, or if the
             network does so in mid-fit for good.
-        KeyboardInterrupt, and what the network raises: passed on, after the state was saved; the
+        KeyboardInterrupt: passed on, as is what the network raises, after the state was saved; the
             best plan so far is the exception's attribute `plan`, and with a folder in a file there.
     """
     began = time.monotonic()
