@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
             ending = ", moments known" * asked.known
             print(table_of(f"{TITLES[model]}, {range_}{ending}", best[name], cells))
             measured(best, model, range_, asked.output, asked.kept)
-    text = markdown(asked.output, TITLES, {"rms": SHARE, "median": dict.fromkeys(NFES, 1 / 3)})
+    text = markdown(asked.output, {"rms": SHARE, "median": dict.fromkeys(NFES, 1 / 3)})
     write_atomic(asked.output / "many.md", text.encode())
     print(f"\n4,096 other starts\n\n{text}")
     tuned = {f"{m} {r}": _cells(asked.output, m, r) for m in asked.model for r in asked.range}

@@ -38,7 +38,7 @@ RANGES = ("edm", "vp")
 METRICS = ("rms", "median")
 HEAD = "| model | NFE | RMS untuned | tuned | share | median untuned | tuned | share | elsewhere |"
 TABLES = {
-    "": "Tables",
+    "": "Tables of the model alone",
     "-known": "Tables that know mean and covariance of the data",
 }  # end of a cell's key
 
@@ -129,8 +129,11 @@ def _off(case: Case, y: Tensor) -> Tensor:
     return (y.double() - case.end).norm(dim=1) / case.end.norm(dim=1)
 
 
-def markdown(output: Path, titles: dict[str, str], bars: dict[str, dict[int, float]]) -> str:
-    """A markdown table of all that is on file; a share in bold is within the bar."""
+def markdown(output: Path, bars: dict[str, dict[int, float]]) -> str:
+    """Markdown tables of all that is on file; a share in bold is within the bar.
+
+    0.123(45) is 0.123 with a standard error of 0.045.
+    """
     known: dict[str, Any] = json.loads((output / "many.json").read_text())
     parts = []
     for ending, title in TABLES.items():
@@ -139,7 +142,7 @@ def markdown(output: Path, titles: dict[str, str], bars: dict[str, dict[int, flo
             model, range_ = name.rsplit(" ", 1)
             keys = [k for k in cells if k.removesuffix("-known") + ending == k]
             for key in sorted(keys, key=lambda k: int(k.removesuffix("-known"))):
-                texts = [f"{titles[model]}, {range_.upper()}", key.removesuffix("-known")]
+                texts = [f"{model}, {range_.upper()}", key.removesuffix("-known")]
                 lines.append(_row(texts, cells[key], bars))
         parts += ["\n".join(lines)] * (len(lines) > 3)
     return "\n\n".join(parts) + "\n"
@@ -150,9 +153,9 @@ def _row(texts: list[str], cell: dict[str, Any], bars: dict[str, dict[int, float
         for plan in (cell[metric], cell["tuned"]):
             value, error = plan[metric], plan[f"{metric} error"]
             digits = 1 - math.floor(math.log10(error))  # two of the error
-            texts.append(f"{value:.{digits}f} ± {error:.{digits}f}")
+            texts.append(f"{value:.{digits}f}({error * 10**digits:.0f})")
         share, error = cell[metric]["share"]
         bold = "**" if share <= bars[metric].get(int(texts[1]), 0.0) else ""
-        texts.append(f"{bold}{share:.2f}{bold} ± {error:.2f}")
-    texts.append(f"{cell['rms']['elsewhere']}, tuned {cell['tuned']['elsewhere']}")
+        texts.append(f"{bold}{share:.2f}{bold}({100 * error:.0f})")
+    texts.append(f"{cell['rms']['elsewhere']}, {cell['tuned']['elsewhere']}")
     return "| " + " | ".join(texts) + " |"
