@@ -36,7 +36,8 @@ from .job import Job
 
 RANGES = ("edm", "vp")
 METRICS = ("rms", "median")
-HEAD = "| model | NFE | RMS untuned | tuned | share | median untuned | tuned | share | elsewhere |"
+UNITS = {"rms": 1.0, "median": 1000.0}  # what a figure is multiplied by in the tables
+HEAD = "| model | NFE | RMS | tuned | share | median, 0.001 | tuned | share | elsewhere |"
 TABLES = {
     "": "Tables of the model alone",
     "-known": "Tables that know mean and covariance of the data",
@@ -132,7 +133,7 @@ def _off(case: Case, y: Tensor) -> Tensor:
 def markdown(output: Path, bars: dict[str, dict[int, float]]) -> str:
     """Markdown tables of all that is on file; a share in bold is within the bar.
 
-    0.123(45) is 0.123 with a standard error of 0.045.
+    0.123(4) is 0.123 with a standard error of 0.004.
     """
     known: dict[str, Any] = json.loads((output / "many.json").read_text())
     parts = []
@@ -151,8 +152,8 @@ def markdown(output: Path, bars: dict[str, dict[int, float]]) -> str:
 def _row(texts: list[str], cell: dict[str, Any], bars: dict[str, dict[int, float]]) -> str:
     for metric in METRICS:
         for plan in (cell[metric], cell["tuned"]):
-            value, error = plan[metric], plan[f"{metric} error"]
-            digits = 1 - math.floor(math.log10(error))  # two of the error
+            value, error = (UNITS[metric] * plan[key] for key in (metric, f"{metric} error"))
+            digits = -math.floor(math.log10(error))  # one of the error
             texts.append(f"{value:.{digits}f}({error * 10**digits:.0f})")
         share, error = cell[metric]["share"]
         bold = "**" if share <= bars[metric].get(int(texts[1]), 0.0) else ""
