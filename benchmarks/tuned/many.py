@@ -37,7 +37,7 @@ from .job import Job
 RANGES = ("edm", "vp")
 METRICS = ("rms", "median")
 UNITS = {"rms": 1.0, "median": 1000.0}  # what a figure is multiplied by in the tables
-HEAD = "| model | NFE | RMS | tuned | share | median, 0.001 | tuned | share | elsewhere |"
+HEAD = "| model | NFE | RMS | tuned | share | median, 0.001 | tuned | share | off |"
 TABLES = {
     "": "Tables of the model alone",
     "-known": "Tables that know mean and covariance of the data",
