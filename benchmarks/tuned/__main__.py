@@ -1,7 +1,7 @@
 """Tables fitted to closed-form models at 4 to 10 network calls, against samplers that are not.
 
 python -m benchmarks.tuned [--model NAME ...] [--range NAME ...] [--nfe N ...] [--known]
-                           [--again] [--seed N] [--quality FILE] [--output DIR] [--kept DIR]
+                           [--grow] [--again] [--seed N] [--quality FILE] [--output DIR] [--kept DIR]
 
 From 512 fixed starting points, none of them fitted on, to sigma = 0: RMS and median of
 |x - x*|/|x*| against the exact end, and how many of them end elsewhere, off by more than 0.3: one
@@ -15,7 +15,7 @@ from its plan or from that of the other range, whichever is better on the valida
 
 --known fits tables to a denoiser that knows mean and covariance of the data, and so answers at the
 noisy end for nothing (`guidance.gaussian_start`): as many calls of the network, and one row more.
-Such a table begins with that of one call less, where there is one (`tuning.grown`).
+The tables on file that know the moments, but for 4 calls, are made with --grow.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kept", type=Path, default=Path("benchmarks/output/tuned"))
     known = "mean and covariance of the data, in place of a call at the noisy end"
     parser.add_argument("--known", action="store_true", help=known)
+    grow = "begin with the plan of one call less, where there is one (`tuning.grown`)"
+    parser.add_argument("--grow", action="store_true", help=grow)
     again = "go on with the fits of the cells named; the best on validation starts is kept"
     parser.add_argument("--again", action="store_true", help=again)
     signs = "of the signs in fits that go on: another one may find another minimum"
@@ -91,7 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
                 job = Job(model, range_, nfe, asked.known)
                 path = job.cell(asked.output)
                 if asked.again or not path.exists():
-                    cell = _measure(job, asked.output, asked.kept, asked.again, asked.seed)
+                    how = (asked.again, asked.seed, asked.grow)
+                    cell = _measure(job, asked.output, asked.kept, *how)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_atomic(path, json.dumps(cell, indent=1).encode())
                     print(f"{name}, {nfe} calls: {cell['test']}", file=sys.stderr, flush=True)
@@ -107,7 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _measure(job: Job, output: Path, kept: Path, again: bool, seed: int = 0) -> dict[str, Any]:
+def _measure(
+    job: Job, output: Path, kept: Path, again: bool, seed: int = 0, grow: bool = False
+) -> dict[str, Any]:
     """Fit one plan and test it."""
     case, given = load(kept, job.model, job.range), sets(kept, job.model, job.range)
     denoiser = job.denoiser(given.train)
@@ -123,7 +128,7 @@ def _measure(job: Job, output: Path, kept: Path, again: bool, seed: int = 0) -> 
     found = lambda v: measure(family.plan(v), denoiser, loss, given.validation).loss
     losses = {name: found(numbers) for name, numbers in begun.items()}
     chosen = min(losses, key=lambda name: losses[name]) if losses else "first guesses"
-    smaller = job.fewer().plan(output) if not begun and job.known else None
+    smaller = job.fewer().plan(output) if grow and not begun else None
     if smaller is not None and smaller.exists():
         chosen = "the plan of one call less"
     else:
