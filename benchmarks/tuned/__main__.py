@@ -1,7 +1,7 @@
 """Tables fitted to closed-form models at 4 to 10 network calls, against samplers that are not.
 
-python -m benchmarks.tuned [--model NAME ...] [--range NAME ...] [--nfe N ...] [--known]
-                           [--grow] [--again] [--seed N] [--quality FILE] [--output DIR] [--kept DIR]
+python -m benchmarks.tuned [--model NAME ...] [--range NAME ...] [--nfe N ...] [--known] [--grow]
+                           [--again] [--seed N] [--quality FILE] [--output DIR] [--kept DIR]
 
 From 512 fixed starting points, none of them fitted on, to sigma = 0: RMS and median of
 |x - x*|/|x*| against the exact end, and how many of them end elsewhere, off by more than 0.3: one
