@@ -41,11 +41,6 @@ class Job:
         return SCHEDULES[self.range][0]
 
     @property
-    def t_start(self) -> float:
-        """The noisy end."""
-        return SCHEDULES[self.range][1]
-
-    @property
     def calls(self) -> int:
         """Calls of the denoiser."""
         return self.nfe + self.known

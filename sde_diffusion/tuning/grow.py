@@ -1,10 +1,10 @@
 r"""From a plan of n network calls to plans of n + 1 that end where it does.
 
 A call is put between two of the plan's, or between the last and the end, and its answer is not used
-yet. The same table, with n + 3 numbers more to fit, n + 2 coefficients and a noise level: no fit
-that begins there ends higher. Its place is the middle in log(sigma/alpha), or a third of the last
-level where the end is at sigma = 0, and its state x/r, r = hypot(alpha, sigma), is in the middle of
-those around it.
+yet. The same table, with n + 3 numbers more to fit, n + 2 coefficients and a noise level: by one
+and the same loss, a fit that begins there ends no higher on its train starts. Its place is the
+middle in log(sigma/alpha), or a third of the last level where the end is at sigma = 0, and its
+state x/r, r = hypot(alpha, sigma), is in the middle of those around it.
 """
 
 from __future__ import annotations
